@@ -1,0 +1,83 @@
+"""``weight="auto"``: find the weight of a criterion from the gradients of the first batches."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+RATIO = 1.0  # wanted: gradient of the weighted criterion / gradient of the task loss, on the student's feature
+BATCHES = 8
+
+logger = logging.getLogger("limbeck")
+
+
+class AutoWeight(nn.Module):
+    """A weight such that the criterion's gradient on the student's feature is ``RATIO`` times that of the task loss.
+
+    Over the first ``BATCHES`` training batches the criterion is measured and weighs nothing, so that the gradient that
+    reaches the feature is the task's alone; the weight is ``RATIO`` times the geometric mean of the quotients of the two
+    norms. A factor on the whole loss (loss scaling, gradient accumulation) cancels. The ratio and the number of batches
+    are this library's choice. The state is in ``state_dict()``; processes agree on one number.
+    """
+
+    state: Tensor  # (2,): sum of the log quotients, number of batches measured
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("state", torch.zeros(2))
+        self.value: float | None = None  # the weight, once it is settled
+        self._calls = 0
+        self._scale: Tensor | None = None
+        self._quotient: Tensor | None = None
+
+    @torch.compiler.disable
+    def measure(self, loss: Tensor, feature: Tensor) -> Tensor:
+        """Give the loss with weight 0, and watch what the coming backward pass brings to loss and feature."""
+        (gradient,) = torch.autograd.grad(loss, feature, retain_graph=True)
+        weighted = loss * 0
+        weighted.register_hook(self._watch_loss)
+        feature.register_hook(partial(self._watch_feature, gradient.norm(dtype=torch.float32)))
+        return weighted
+
+    def _watch_loss(self, gradient: Tensor) -> None:
+        self._scale = gradient.detach()  # the factor that the caller put on the whole loss
+
+    def _watch_feature(self, norm: Tensor, gradient: Tensor) -> None:
+        if self._scale is not None:
+            self._quotient = gradient.norm(dtype=torch.float32) / self._scale.abs() / norm
+
+    @torch.compiler.disable
+    def collect(self, name: str) -> None:
+        """Take in what the last backward pass showed, on every process, and settle the weight when enough is known."""
+        first, self._calls = self._calls == 0, self._calls + 1
+        if first:
+            return
+        quotient = self._quotient if self._quotient is not None else torch.full((), torch.nan)
+        self._quotient = self._scale = None
+        log = quotient.to(self.state.device, torch.float32).log()
+        measured = torch.stack([log, torch.ones_like(log)]) if log.isfinite() else self.state.new_zeros(2)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(measured)
+        if measured[1] > 0:
+            self.state += measured / measured[1]
+        self._settle()
+        if self.value is not None:
+            logger.info("weight of %s set to %.4g", name, self.value)
+        elif self._calls > 4 * BATCHES:
+            raise RuntimeError(
+                f"weight='auto' of {name} saw no usable gradient in {self._calls} batches; add the distiller's .loss to the "
+                "loss you call backward() on, or pass a number"
+            )
+
+    def _settle(self) -> None:
+        total, count = self.state.tolist()
+        self.value = RATIO * float(torch.tensor(total / count).exp()) if count >= BATCHES else None
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._settle()

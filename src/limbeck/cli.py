@@ -1,0 +1,51 @@
+"""The command line: ``limbeck distill|train|layers|evaluate``."""
+
+from __future__ import annotations
+
+import sys
+
+OVERVIEW = """\
+limbeck makes a small vision model learn from a big one.
+
+  limbeck train classification --data DIR --model MODEL --out RUN
+      a model alone: to make a teacher, or the baseline for a student
+  limbeck distill classification --data DIR --teacher MODEL --student MODEL --out RUN
+      a student beside a teacher (MODEL: timm:NAME, torchvision:NAME, FILE.py:FUNCTION or a run folder)
+  limbeck distill FILE.py ... --out RUN
+      a recipe of your own: the function in FILE.py that is named like the file
+  limbeck distill RUN --resume
+      go on with a run that was stopped or killed
+  limbeck evaluate RUN --data DIR
+      the student of a run, beside its teacher and beside other runs
+  limbeck layers MODEL --size 224
+      every layer of a model, with its feature's shape and stride
+
+Each command explains its options: limbeck distill classification --help"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; mistakes of the user end with one line on stderr and status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(OVERVIEW)
+        return
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("limbeck"))
+        return
+    from limbeck import commands
+
+    command = {
+        "distill": commands.distill,
+        "train": commands.train,
+        "evaluate": commands.evaluate,
+        "layers": commands.layers,
+    }.get(arguments[0])
+    try:
+        if command is None:
+            raise ValueError(f"no command {arguments[0]!r}; there are distill, train, evaluate and layers")
+        command(arguments[1:])
+    except (ValueError, FloatingPointError, OSError) as error:
+        print(f"limbeck: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

@@ -1,0 +1,92 @@
+"""From an image to what a network takes: augmentation on the CPU, size and normalisation on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from limbeck.data.images import Images
+from limbeck.data.order import Key, seeded
+from limbeck.models import Inputs
+
+Augment = Literal["photo", "strong", "small", "shift", "none"]
+Batch = dict[str, Tensor]  # image (B, 3, S, S) uint8, label (B) int64, index (B) int64
+
+
+def augmentation(kind: Augment, size: int) -> Callable[[Tensor], Tensor]:
+    """An augmentation by torchvision that gives images (3, size, size).
+
+    ``photo``: random resized crop and flip; ``strong``: that and TrivialAugment; ``small``: random shift by an eighth and
+    flip, for images of 32 pixels or so; ``shift``: that without the flip, for digits and letters.
+    """
+    resized = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+    shifted = [*plain(size), v2.RandomCrop(size, padding=size // 8, padding_mode="reflect")]
+    return v2.Compose(
+        {
+            "photo": resized,
+            "strong": [*resized, v2.TrivialAugmentWide()],
+            "small": [*shifted, v2.RandomHorizontalFlip()],
+            "shift": shifted,
+            "none": plain(size),
+        }[kind]
+    )
+
+
+def plain(size: int) -> list[nn.Module]:
+    return [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
+
+
+class TrainImages(Dataset[Batch]):
+    """Augmented images; the augmentation depends on (seed, epoch, index) alone, whoever loads it and when."""
+
+    def __init__(self, images: Images, augment: Callable[[Tensor], Tensor], seed: int):
+        self.images, self.augment, self.seed = images, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key) -> Batch:
+        epoch, index = key
+        with seeded(self.seed, "augment", epoch, index):
+            image = self.augment(self.images.read(index))
+        return _sample(image, self.images, index)
+
+
+class ValImages(Dataset[Batch]):
+    """Images with their shorter side brought to ``size``, and the middle square of them."""
+
+    def __init__(self, images: Images, size: int):
+        self.images, self.transform = images, v2.Compose(plain(size))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Batch:
+        return _sample(self.transform(self.images.read(index)), self.images, index)
+
+
+def _sample(image: Tensor, images: Images, index: int) -> Batch:
+    return {"image": image, "label": torch.tensor(images.labels[index]), "index": torch.tensor(index)}
+
+
+class Preprocess(nn.Module):
+    """Images (B, 3, S, S) uint8 as a model takes them: its size, its mean and standard deviation."""
+
+    def __init__(self, inputs: Inputs):
+        super().__init__()
+        self.size = inputs.size
+        self.register_buffer("mean", torch.tensor(inputs.mean).view(3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(inputs.std).view(3, 1, 1) * 255)
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, S, S) uint8 -> (B, 3, size, size) float32
+        self.to(images.device)  # no copy once it is there
+        pixels = images.float()
+        if pixels.shape[-1] != self.size:
+            pixels = F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
+        return (pixels - self.mean) / self.std

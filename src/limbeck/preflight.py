@@ -1,0 +1,87 @@
+"""Is it really distilling? Look at every match on real data before a run starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limbeck.capture import Layer
+from limbeck.distiller import Distiller, Feature, Match, first_of, gather
+from limbeck.teacher import Example, call
+
+
+@dataclass(frozen=True)
+class Row:
+    """A match as the table of matches shows it."""
+
+    match: str
+    student: str
+    teacher: str
+    grid: str  # how the student's map comes to the teacher's grid
+    parameters: int  # of projector and criterion
+    weight: str
+    value: float  # of the criterion, not weighted
+
+
+def preflight(
+    distiller: Distiller, inputs: Example, *, truth: Any = None, teacher_inputs: Example | None = None
+) -> list[Row]:
+    """Run one batch forwards and backwards in eval mode; gradients, buffers and modes are as before afterwards.
+
+    Raises:
+        ValueError: A criterion is not finite or is 0, or brings no gradient to the student's feature or to a weight of
+            its own or of its projector.
+    """
+    modes = {module: module.training for module in distiller.modules()}
+    distiller.eval()
+    try:
+        with torch.enable_grad():
+            teacher = call(distiller.teacher, inputs if teacher_inputs is None else teacher_inputs)
+            _, student = call(distiller._call_student, inputs)
+            return [_look(match, student, teacher, truth) for match in distiller.matches]
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tensor], truth: Any) -> Row:
+    features, target = gather(student, match.student), gather(teacher, match.teacher)
+    value = match(features, target, truth)
+    number = value.item()
+    if not torch.isfinite(value):
+        raise ValueError(f"{match} is {number} on the first batch; check the teacher's weights and inputs")
+    if number == 0:
+        raise ValueError(f"{match} is exactly 0 on the first batch, so it would teach nothing; are both layers what you mean?")
+    weights = dict(match.named_parameters())
+    every = features if isinstance(features, tuple) else (features,)
+    if not all(feature.requires_grad for feature in every):
+        raise ValueError(f"{match}: the student's feature has no gradient; is that part of the student frozen?")
+    gradients = torch.autograd.grad(value, [*every, *weights.values()], allow_unused=True)
+    for name, gradient in zip([*map(str, match.student), *weights], gradients, strict=True):
+        if gradient is None or not gradient.any():
+            raise ValueError(f"{match} gives no gradient to {name}, so that would never learn")
+    weight = "auto" if match.weight is None else f"{match.weight:.4g}"
+    return Row(
+        str(match),
+        _describe(match.student, features),
+        _describe(match.teacher, target),
+        _grid(features, target),
+        sum(parameter.numel() for parameter in weights.values()),
+        weight,
+        number,
+    )
+
+
+def _describe(layers: tuple[Layer, ...], features: Feature) -> str:
+    shapes = [tuple(f.shape[1:]) for f in (features if isinstance(features, tuple) else (features,))]
+    return ", ".join(f"{layer} {shape}" for layer, shape in zip(layers, shapes, strict=True))
+
+
+def _grid(student: Feature, teacher: Feature) -> str:
+    here, there = first_of(student).shape, first_of(teacher).shape
+    if len(here) != 4 or len(there) != 4 or here[2:] == there[2:]:
+        return "same"
+    return f"{here[2]}x{here[3]} to {there[2]}x{there[3]}"

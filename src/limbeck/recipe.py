@@ -1,0 +1,90 @@
+"""Everything a run is, as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from limbeck.distiller import Match
+from limbeck.tasks import Task
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long and how a model is trained; the same budget makes two runs comparable."""
+
+    epochs: int = 100
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images per optimizer step, over all processes and accumulated micro-batches together."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD has Nesterov momentum 0.9. Norms and biases are never decayed."""
+    learning_rate: float = 0.1
+    """The highest one."""
+    weight_decay: float = 5e-4
+    """Of weights with two or more dimensions."""
+    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    """What the learning rate does after the warm-up: fall to 0 as a cosine; times 0.1 at 30, 60 and 90 %; nothing."""
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises linearly from 0; may be a fraction."""
+    clip: float | None = None
+    """Largest norm of the gradient; no clipping by default."""
+    accumulate: int = 1
+    """Micro-batches per optimizer step."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the student per step, such as 0.999; then the average is evaluated and
+    kept."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the forward and backward passes; weights and criteria are in fp32 always."""
+    workers: int = 2
+    """Loader processes; their number does not change the result."""
+    evaluate_every: int = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; there is one after each evaluation too."""
+    seed: int = 0
+    """Of everything random."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; it is a decay between 0 and 1, such as 0.999")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A run, ready to be trained.
+
+    Args:
+        task: What a batch means.
+        student: The model to train.
+        teacher: A plain, unprepared teacher; ``None`` trains the student alone.
+        matches: What follows what.
+        train_data: Takes keys ``(epoch, index)`` (see ``limbeck.data.order``).
+        val_data: Takes indices.
+        budget: How long and how.
+        card: Stored beside the student's weights: what another program must know to use them.
+        prepare: Arguments of ``prepare_teacher``, where they are not its defaults.
+        teacher_check: Evaluate the teacher first, and stop if it is no better than chance.
+        notes: What the user should read before the run starts.
+    """
+
+    task: Task
+    student: nn.Module
+    teacher: nn.Module | None = None
+    matches: Sequence[Match] = ()
+    train_data: Dataset[Any]
+    val_data: Dataset[Any]
+    budget: Budget
+    card: dict[str, Any] = field(default_factory=dict)
+    prepare: dict[str, Any] = field(default_factory=dict)
+    teacher_check: bool = True
+    notes: Sequence[str] = ()

@@ -1,0 +1,1 @@
+"""The built-in recipes: functions whose arguments are the command line and whose result is a ``Recipe``."""

@@ -1,0 +1,197 @@
+"""Train or distil an image classifier."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from limbeck.capture import Layer
+from limbeck.criteria import KD, ChannelTransform
+from limbeck.data.images import UNLABELLED, Images, first_of_each_class, load_images, read_image, read_unlabelled
+from limbeck.data.transforms import Augment, TrainImages, ValImages, augmentation
+from limbeck.distiller import Match
+from limbeck.layers import last_feature
+from limbeck.models import Inputs, build_model, load_weights
+from limbeck.recipe import Budget, Recipe
+from limbeck.tasks.classification import Classification
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images are trained on, and how they are augmented."""
+
+    data: str
+    """A folder with train/CLASS/*.jpg and val/ or test/ likewise; or with CLASS/*.jpg, of which a tenth is held out; or
+    cifar10:DIR, cifar100:DIR (downloaded to DIR); or digits (8x8 pixels, comes with scikit-learn)."""
+    unlabelled: Path | None = None
+    """A folder of further images without labels: the distillation loss is on all, the task loss on the labelled."""
+    images: int | None = None
+    """Use only this many training images, chosen by --data-seed evenly over the classes."""
+    labels: int | None = None
+    """Use the labels of only this many training images, chosen likewise; the others count as unlabelled."""
+    augment: Augment = "photo"
+    """photo: random resized crop and flip; strong: that and TrivialAugment; small: random shift by an eighth and flip;
+    shift: no flip (digits, letters); none."""
+    load_size: int | None = None
+    """Pixels at which images are augmented, before each model gets its own size. By default the larger of the models'
+    sizes, but no more than the shorter side of the first training image."""
+    skip_bad_images: bool = False
+    """Read every file beforehand and leave out those that cannot be read, with a line that says how many."""
+    data_seed: int = 0
+    """Of the choices above, apart from --seed so that runs with other seeds see the same images."""
+
+
+def distill(
+    data: Data,
+    teacher: str,
+    student: str,
+    teacher_weights: str | None = None,
+    student_weights: str | None = None,
+    method: Literal["ChannelTransform", "KD"] = "ChannelTransform",
+    weight: float | Literal["auto"] = "auto",
+    temperature: float = 4.0,
+    student_layer: str | None = None,
+    teacher_layer: str | None = None,
+    size: int | None = None,
+    teacher_size: int | None = None,
+    label_smoothing: float = 0.0,
+    teacher_dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+    teacher_compile: bool = False,
+    teacher_check: bool = True,
+    budget: Budget = Budget(),
+) -> Recipe:
+    """Distil an image classifier from a bigger one.
+
+    Args:
+        data: Images.
+        teacher: timm:NAME, torchvision:NAME, FILE.py:FUNCTION, or the folder of a finished run.
+        student: Likewise.
+        teacher_weights: A .safetensors or .pth file for the teacher, or "pretrained"; a run folder brings its own.
+        student_weights: To start the student from; a classifier for other classes is left out. From scratch by default.
+        method: ChannelTransform (arXiv 2303.13212) compares the last feature maps, KD (arXiv 1503.02531) the logits.
+        weight: Of the method's loss; auto measures it over the first batches.
+        temperature: Of KD.
+        student_layer: Dotted path of the student's layer (see limbeck layers); by default its last feature map.
+        teacher_layer: Of the teacher, likewise.
+        size: The student's image size in pixels; its own by default.
+        teacher_size: The teacher's.
+        label_smoothing: Of the cross entropy.
+        teacher_dtype: Precision in which the teacher's weights are held.
+        teacher_compile: Compile the teacher with torch.compile.
+        teacher_check: Evaluate the teacher first, and stop if it is no better than chance.
+        budget: Optimizer, schedule and length.
+    """
+    torch.manual_seed(budget.seed)
+    train_images, val_images = _images(data)
+    classes = train_images.classes
+    student_model, student_inputs = _model(student, student_weights, classes, size, new_head=True)
+    teacher_model, teacher_inputs = _model(teacher, teacher_weights, classes, teacher_size, new_head=False)
+    load_size, notes = _load_size(data, train_images, [student_inputs, teacher_inputs])
+    if method == "KD":
+        match = Match("", "", KD(temperature), weight=weight)
+    else:
+        match = Match(
+            _layer(student_layer, student_model, student_inputs),
+            _layer(teacher_layer, teacher_model, teacher_inputs),
+            ChannelTransform(),
+            weight=weight,
+        )
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[teacher_dtype]
+    return Recipe(
+        task=Classification(len(classes), student_inputs, teacher_inputs, label_smoothing),
+        student=student_model,
+        teacher=teacher_model,
+        matches=[match],
+        train_data=TrainImages(train_images, augmentation(data.augment, load_size), budget.seed),
+        val_data=ValImages(val_images, load_size),
+        budget=budget,
+        card=_card(student, student_inputs, classes),
+        prepare={"dtype": dtype, "compile": teacher_compile},
+        teacher_check=teacher_check,
+        notes=[*train_images.notes, *val_images.notes, *notes],
+    )
+
+
+def train(
+    data: Data,
+    model: str,
+    weights: str | None = None,
+    size: int | None = None,
+    label_smoothing: float = 0.0,
+    budget: Budget = Budget(),
+) -> Recipe:
+    """Train an image classifier alone: to make a teacher, or the baseline with the same budget as a distilled student.
+
+    Args:
+        data: Images; unlabelled ones are left out.
+        model: timm:NAME, torchvision:NAME, FILE.py:FUNCTION, or the folder of a finished run.
+        weights: A .safetensors or .pth file to start from, or "pretrained"; a classifier for other classes is left out.
+        size: Image size in pixels; the model's own by default.
+        label_smoothing: Of the cross entropy.
+        budget: Optimizer, schedule and length.
+    """
+    torch.manual_seed(budget.seed)
+    train_images, val_images = _images(dataclasses.replace(data, unlabelled=None))
+    train_images = train_images.take([i for i, label in enumerate(train_images.labels) if label != UNLABELLED])
+    classes = train_images.classes
+    built, inputs = _model(model, weights, classes, size, new_head=True)
+    load_size, notes = _load_size(data, train_images, [inputs])
+    return Recipe(
+        task=Classification(len(classes), inputs, label_smoothing=label_smoothing),
+        student=built,
+        train_data=TrainImages(train_images, augmentation(data.augment, load_size), budget.seed),
+        val_data=ValImages(val_images, load_size),
+        budget=budget,
+        card=_card(model, inputs, classes),
+        notes=[*train_images.notes, *val_images.notes, *notes],
+    )
+
+
+def _images(data: Data) -> tuple[Images, Images]:
+    train_images, val_images = load_images(data.data, skip_bad=data.skip_bad_images, seed=data.data_seed)
+    if data.images is not None:
+        train_images = train_images.take(first_of_each_class(train_images, data.images, data.data_seed))
+    if data.labels is not None:
+        known = set(first_of_each_class(train_images, data.labels, data.data_seed))
+        labels = [label if i in known else UNLABELLED for i, label in enumerate(train_images.labels)]
+        train_images = dataclasses.replace(train_images, labels=labels)
+    if data.unlabelled is not None:
+        further = read_unlabelled(data.unlabelled, train_images.classes, skip_bad=data.skip_bad_images)
+        if isinstance(train_images.items, torch.Tensor):
+            raise ValueError("--unlabelled goes with a folder of labelled images; for the others use --labels")
+        train_images = Images(
+            [*train_images.items, *further.items],
+            [*train_images.labels, *further.labels],
+            train_images.classes,
+            [*train_images.notes, *further.notes, f"{len(further)} unlabelled images"],
+        )
+    return train_images, val_images
+
+
+def _model(
+    name: str, weights: str | None, classes: list[str], size: int | None, *, new_head: bool
+) -> tuple[nn.Module, Inputs]:
+    model, inputs = build_model(name, classes, size)
+    if weights is not None:
+        load_weights(model, weights, name=name, new_head=new_head)
+    return model, inputs
+
+
+def _load_size(data: Data, images: Images, inputs: list[Inputs]) -> tuple[int, list[str]]:
+    wanted = max(each.size for each in inputs)
+    size = data.load_size or min(wanted, *images.read(0).shape[1:])
+    sizes = " and ".join(str(each.size) for each in inputs)
+    return size, [f"{len(images)} training images, augmented ({data.augment}) at {size} px, then brought to {sizes} px"]
+
+
+def _layer(path: str | None, model: nn.Module, inputs: Inputs) -> Layer:
+    return Layer(path) if path is not None else last_feature(model, torch.zeros(1, 3, inputs.size, inputs.size))
+
+
+def _card(model: str, inputs: Inputs, classes: list[str]) -> dict[str, Any]:
+    return {"model": model, "classes": classes, **dataclasses.asdict(inputs)}

@@ -1,0 +1,43 @@
+"""Learning rate and parameter groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from limbeck.recipe import Budget
+
+MILESTONES = (0.3, 0.6, 0.9)  # of the run; times 0.1 at each
+
+
+def learning_rate(budget: Budget, step: int, steps: int, steps_per_epoch: int) -> float:
+    """The rate for a step: a function of the step alone, so that a resumed run needs nothing stored.
+
+    >>> budget = Budget(learning_rate=1.0, schedule="cosine", warmup_epochs=1)
+    >>> [round(learning_rate(budget, step, 30, 10), 2) for step in (0, 9, 10, 20, 29)]
+    [0.1, 1.0, 1.0, 0.5, 0.01]
+    """
+    warmup = round(budget.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return budget.learning_rate * (step + 1) / warmup
+    if budget.schedule == "constant":
+        return budget.learning_rate
+    if budget.schedule == "steps":
+        return budget.learning_rate * 0.1 ** sum(step >= milestone * steps for milestone in MILESTONES)
+    progress = (step - warmup) / max(1, steps - warmup)
+    return budget.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], budget: Budget) -> torch.optim.Optimizer:
+    """SGD or AdamW over two groups: weights are decayed, norms and biases are not."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": budget.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if budget.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=budget.learning_rate)
+    return torch.optim.SGD(groups, lr=budget.learning_rate, momentum=0.9, nesterov=True)

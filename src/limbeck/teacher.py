@@ -1,0 +1,144 @@
+"""The frozen teacher, and how to make its forward pass, 40-80 % of a training step, cheaper."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from limbeck.capture import Capture, Layer
+from limbeck.fold import fold_norms
+
+Example = tuple[Any, ...] | dict[str, Any]  # what to call a model with: positional, or by name
+
+
+class Teacher(nn.Module):
+    """A frozen model that gives the features of some of its layers, and nothing else.
+
+    The model is no submodule: ``parameters()``, ``state_dict()``, ``train()`` and DDP pass it by, but ``.to()`` moves
+    it. It is in eval mode and gradient-free, always.
+
+    Args:
+        model: Is put into eval mode and frozen.
+        layers: Where to read.
+        truncate: Stop after the last of these layers.
+        compile: Compile the forward pass; the compiler then drops what the layers do not need.
+    """
+
+    model: nn.Module
+
+    def __init__(self, model: nn.Module, layers: Iterable[Layer], *, truncate: bool = True, compile: bool = False):
+        super().__init__()
+        self.__dict__["model"] = model.eval().requires_grad_(False)
+        self.capture = Capture(model, layers, truncate=truncate)
+        self.channels_last = False
+        self.cast = False
+        self._read = torch.compile(self._run) if compile else self._run
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **kwargs: Any) -> dict[Layer, Tensor]:
+        """Features by layer, for inputs as the model takes them."""
+        args, kwargs = tree_map_only(Tensor, self._prepare_input, (args, kwargs))
+        with torch.autocast(self._example_weight().device.type, enabled=torch.is_autocast_enabled() and not self.cast):
+            return dict(zip(self.capture.layers, self._read(*args, **kwargs), strict=True))
+
+    def _run(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        return list(self.capture(*args, **kwargs)[1].values())
+
+    def _prepare_input(self, tensor: Tensor) -> Tensor:
+        if self.cast and tensor.is_floating_point():
+            tensor = tensor.to(self._example_weight().dtype)
+        if self.channels_last and tensor.ndim == 4:
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        return tensor
+
+    def _example_weight(self) -> Tensor:
+        return next(self.model.parameters(), torch.empty(0))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Teacher:  # .to(), .cuda(), .half() call it
+        self.model._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def prepare_teacher(
+    teacher: nn.Module,
+    layers: Iterable[Layer | str],
+    *,
+    example: Example,
+    truncate: bool = True,
+    fold_norm: bool = True,
+    channels_last: bool = True,
+    dtype: torch.dtype | None = None,
+    compile: bool = False,
+) -> Teacher:
+    """A copy of a teacher that gives the same features faster, for ``Distiller(student, teacher=...)``.
+
+    What is on by default leaves the features equal but for rounding, which is checked on the example.
+
+    Args:
+        teacher: Any module; it is left as it is.
+        layers: The layers that matches will read.
+        example: Inputs to call the teacher with: a tuple, or a dict of keyword arguments.
+        truncate: Stop the forward pass after the last of the layers.
+        fold_norm: Fold batch norms into the convolutions before them.
+        channels_last: Keep weights and maps in the channels_last memory format, which convolutions prefer.
+        dtype: Hold the weights in this precision, such as ``torch.bfloat16``; features come in it too.
+        compile: Compile the forward pass with ``torch.compile``.
+
+    Raises:
+        ValueError: The teacher has no such layer.
+        RuntimeError: A layer did not run exactly once, or the prepared teacher gives other features than the plain one.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(9))
+    >>> images = torch.zeros(2, 3, 8, 8)
+    >>> teacher = prepare_teacher(model.eval(), ["2"], example=(images,))
+    >>> {str(layer): feature.shape for layer, feature in teacher(images).items()}
+    {'2': torch.Size([2, 4, 6, 6])}
+    """
+    wanted = [as_layer(layer) for layer in layers]
+    model = copy.deepcopy(teacher).eval()
+    plain = Capture(model, wanted)
+    expected = _features(plain, example)
+    plain.remove()
+    if fold_norm:
+        fold_norms(model, example)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    prepared = Teacher(model, wanted, truncate=truncate)
+    prepared.channels_last = channels_last
+    _check_equal(expected, call(prepared, example))
+    if dtype is None and not compile:
+        return prepared
+    prepared.capture.remove()
+    prepared = Teacher(model if dtype is None else model.to(dtype), wanted, truncate=truncate, compile=compile)
+    prepared.channels_last, prepared.cast = channels_last, dtype is not None
+    return prepared
+
+
+def as_layer(layer: Layer | str) -> Layer:
+    return Layer(layer) if isinstance(layer, str) else layer
+
+
+def call(model: Callable[..., Any], example: Example) -> Any:
+    """Call a model with example inputs: positional, or by name."""
+    return model(**example) if isinstance(example, dict) else model(*example)
+
+
+@torch.no_grad()
+def _features(capture: Capture, example: Example) -> dict[Layer, Tensor]:
+    features: dict[Layer, Tensor] = call(capture, example)[1]
+    return features
+
+
+def _check_equal(expected: dict[Layer, Tensor], prepared: dict[Layer, Tensor]) -> None:
+    for layer, feature in expected.items():
+        error = (prepared[layer] - feature).abs().max() / feature.abs().max().clamp_min(1e-12)
+        if not error < 1e-2:  # rounding gives 1e-6 to 1e-3; a wrong fold about 1
+            raise RuntimeError(
+                f"the prepared teacher's {layer} differs from the plain one's by {error:.2g} of its largest value; "
+                "pass fold_norm=False, unless the teacher's forward is random in eval mode"
+            )
