@@ -20,9 +20,9 @@ class AutoWeight(nn.Module):
     """A weight such that the criterion's gradient on the student's feature is ``RATIO`` times that of the task loss.
 
     Over the first ``BATCHES`` training batches the criterion is measured and weighs nothing, so that the gradient that
-    reaches the feature is the task's alone; the weight is ``RATIO`` times the geometric mean of the quotients of the two
-    norms. A factor on the whole loss (loss scaling, gradient accumulation) cancels. The ratio and the number of batches
-    are this library's choice. The state is in ``state_dict()``; processes agree on one number.
+    reaches the feature is the task's alone; the weight is ``RATIO`` times the geometric mean of the quotients of the
+    two norms. A factor on the whole loss (loss scaling, gradient accumulation) cancels. The ratio and the number of
+    batches are this library's choice. The state is in ``state_dict()``; processes agree on one number.
     """
 
     state: Tensor  # (2,): sum of the log quotients, number of batches measured
@@ -35,13 +35,14 @@ class AutoWeight(nn.Module):
         self._scale: Tensor | None = None
         self._quotient: Tensor | None = None
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def measure(self, loss: Tensor, feature: Tensor) -> Tensor:
         """Give the loss with weight 0, and watch what the coming backward pass brings to loss and feature."""
         (gradient,) = torch.autograd.grad(loss, feature, retain_graph=True)
         weighted = loss * 0
-        weighted.register_hook(self._watch_loss)
-        feature.register_hook(partial(self._watch_feature, gradient.norm(dtype=torch.float32)))
+        weighted.register_hook(self._watch_loss)  # type: ignore[no-untyped-call]
+        own = gradient.norm(dtype=torch.float32)
+        feature.register_hook(partial(self._watch_feature, own))  # type: ignore[no-untyped-call]
         return weighted
 
     def _watch_loss(self, gradient: Tensor) -> None:
@@ -51,7 +52,7 @@ class AutoWeight(nn.Module):
         if self._scale is not None:
             self._quotient = gradient.norm(dtype=torch.float32) / self._scale.abs() / norm
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def collect(self, name: str) -> None:
         """Take in what the last backward pass showed, on every process, and settle the weight when enough is known."""
         first, self._calls = self._calls == 0, self._calls + 1
@@ -70,8 +71,8 @@ class AutoWeight(nn.Module):
             logger.info("weight of %s set to %.4g", name, self.value)
         elif self._calls > 4 * BATCHES:
             raise RuntimeError(
-                f"weight='auto' of {name} saw no usable gradient in {self._calls} batches; add the distiller's .loss to the "
-                "loss you call backward() on, or pass a number"
+                f"weight='auto' of {name} saw no usable gradient in {self._calls} batches; add the distiller's .loss "
+                "to the loss you call backward() on, or pass a number"
             )
 
     def _settle(self) -> None:

@@ -49,7 +49,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path} ({error.strerror}); what was there before is as it was") from None
+        raise OSError(
+            error.errno, f"cannot write {path} ({error.strerror}); what was there before is as it was"
+        ) from None
 
 
 def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | None:

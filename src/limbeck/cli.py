@@ -34,18 +34,20 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(version("limbeck"))
         return
-    from limbeck import commands
+    from limbeck import runs, tables
 
-    command = {
-        "distill": commands.distill,
-        "train": commands.train,
-        "evaluate": commands.evaluate,
-        "layers": commands.layers,
-    }.get(arguments[0])
+    commands = {
+        "distill": runs.distill,
+        "train": runs.train,
+        "evaluate": tables.evaluate,
+        "layers": tables.layers,
+    }
     try:
-        if command is None:
-            raise ValueError(f"no command {arguments[0]!r}; there are distill, train, evaluate and layers")
-        command(arguments[1:])
+        if arguments[0] not in commands:
+            raise ValueError(f"no command {arguments[0]!r}; there are {', '.join(commands)}")
+        commands[arguments[0]](arguments[1:])
+    except BrokenPipeError:  # the reader, such as head, had enough
+        sys.stderr.close()
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"limbeck: {error}", file=sys.stderr)
         raise SystemExit(2) from error

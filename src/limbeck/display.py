@@ -20,7 +20,7 @@ class Display:
     """
 
     def __init__(self, quiet: bool = False):
-        self.console = Console(quiet=quiet, highlight=False)
+        self.console = wide_console(quiet)
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=24),
@@ -38,7 +38,9 @@ class Display:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def say(self, line: str) -> None:
@@ -79,6 +81,12 @@ class Display:
     def metrics(self, epoch: int, metrics: Mapping[str, float], best: str) -> None:
         self._progress.update(self._bar, best=best)
         self.say(f"epoch {epoch + 1}: {show(metrics)} | {best}")
+
+
+def wide_console(quiet: bool = False) -> Console:
+    """A console that does not fold tables to 80 columns where the output is no terminal."""
+    console = Console(quiet=quiet, highlight=False)
+    return console if console.is_terminal else Console(quiet=quiet, highlight=False, width=160)
 
 
 def show(metrics: Mapping[str, float]) -> str:

@@ -49,8 +49,8 @@ class Match(nn.Module):
         self.student = as_layers(student)
         self.teacher = as_layers(teacher)
         self.criterion = criterion
-        self.fixed_weight = weight
         self.auto = AutoWeight() if weight == "auto" else None
+        self._weight = None if weight == "auto" else float(weight)
         self.make_projector = projector
         self.projector: nn.Module | None = None
 
@@ -61,7 +61,7 @@ class Match(nn.Module):
     @property
     def weight(self) -> float | None:
         """What the criterion is multiplied by; ``None`` while ``"auto"`` is still measuring."""
-        return self.auto.value if self.auto is not None else float(self.fixed_weight)
+        return self.auto.value if self.auto is not None else self._weight
 
     def build(self, student: Feature, teacher: Feature) -> None:
         """Build the projector and the criterion from one example of each feature."""
@@ -74,8 +74,10 @@ class Match(nn.Module):
         if hasattr(self.criterion, "build"):
             self.criterion.build(student, teacher)
             self.to(first_of(teacher).device)
-        elif isinstance(student, Tensor) and isinstance(teacher, Tensor) and not getattr(
-            self.criterion, "any_shape", False
+        elif (
+            isinstance(student, Tensor)
+            and isinstance(teacher, Tensor)
+            and not getattr(self.criterion, "any_shape", False)
         ):
             self._check_shapes(student, teacher)
 
@@ -84,14 +86,15 @@ class Match(nn.Module):
         with torch.autocast(first_of(student).device.type, enabled=False):
             student, teacher = self._arrange(student, teacher)
             further = (truth,) if getattr(self.criterion, "needs_truth", False) else ()
-            return self.criterion(student, teacher, *further)
+            value: Tensor = self.criterion(student, teacher, *further)
+            return value
 
     def weigh(self, value: Tensor, student: Feature) -> Tensor:
-        if self.auto is None or self.auto.value is not None:
-            return value * self.weight
-        if self.training and value.requires_grad:
-            return self.auto.measure(value, first_of(student))
-        return value * 0
+        """The weighted value; while ``"auto"`` measures, 0 with that gradient watched."""
+        if (weight := self.weight) is not None:
+            return value * weight
+        assert self.auto is not None
+        return self.auto.measure(value, first_of(student)) if self.training and value.requires_grad else value * 0
 
     def _arrange(self, student: Feature, teacher: Feature) -> tuple[Feature, Feature]:
         if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
@@ -146,7 +149,7 @@ class Distiller(nn.Module):
         TypeError: What a layer gives is no tensor.
     """
 
-    matches: Sequence[Match]  # type: ignore[assignment]
+    matches: Sequence[Match]
 
     def __init__(
         self,
@@ -174,13 +177,13 @@ class Distiller(nn.Module):
         self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher, wanted, truncate=False)
         if missing := [str(layer) for layer in wanted if layer not in self.teacher.capture.layers]:
             raise ValueError(f"the teacher was not prepared for {missing}; name them in prepare_teacher(..., layers)")
-        self._build(example, truth, teacher_inputs)  # a plain teacher runs whole this once, which tells of a layer that runs twice
+        self._build(
+            example, truth, teacher_inputs
+        )  # a plain teacher runs whole this once, which tells of a layer that runs twice
         if not isinstance(teacher, Teacher):
             self.teacher.capture.truncate = True
 
-    def forward(
-        self, *args: Any, truth: Any = None, teacher_inputs: Example | None = None, **kwargs: Any
-    ) -> Distilled:
+    def forward(self, *args: Any, truth: Any = None, teacher_inputs: Example | None = None, **kwargs: Any) -> Distilled:
         """Run teacher and student, and compare them.
 
         Args:
@@ -215,7 +218,9 @@ class Distiller(nn.Module):
                 value = match(*pair, truth)
                 if not isinstance(value, Tensor) or value.ndim != 0:
                     shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                    raise ValueError(f"the criterion of {match} gives {shape}, not a scalar tensor; reduce it, as .mean()")
+                    raise ValueError(
+                        f"the criterion of {match} gives {shape}, not a scalar tensor; reduce it, as .mean()"
+                    )
         finally:
             for module in self.modules():
                 module.training = modes.get(module, True)

@@ -45,7 +45,7 @@ def build_model(name: str, classes: list[str], size: int | None = None) -> tuple
     if kind == "torchvision":
         return _from_torchvision(rest, len(classes)), Inputs(size or 224)
     if kind.endswith(".py"):
-        return _from_file(Path(kind), rest)(num_classes=len(classes)), Inputs(size or 224)
+        return function_in(Path(kind), rest)(num_classes=len(classes)), Inputs(size or 224)
     if (Path(name) / "student.safetensors").is_file():
         return _from_run(Path(name) / "student.safetensors", classes, size)
     raise ValueError(
@@ -94,7 +94,8 @@ def _published(name: str) -> dict[str, Tensor]:
         if kind == "timm":
             import timm
 
-            return timm.create_model(rest, pretrained=True).state_dict()
+            model: nn.Module = timm.create_model(rest, pretrained=True)
+            return model.state_dict()
         if kind == "torchvision":
             from torchvision import models
 
@@ -156,11 +157,13 @@ def _from_torchvision(name: str, classes: int) -> nn.Module:
     return model
 
 
-def _from_file(path: Path, function: str) -> Any:
+def function_in(path: Path, function: str) -> Any:
+    """A function of a Python file, which is run: only for files that the user names."""
     if not path.is_file():
         raise ValueError(f"no file {path}, in which {function} should be")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, function):

@@ -54,7 +54,9 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
     if not torch.isfinite(value):
         raise ValueError(f"{match} is {number} on the first batch; check the teacher's weights and inputs")
     if number == 0:
-        raise ValueError(f"{match} is exactly 0 on the first batch, so it would teach nothing; are both layers what you mean?")
+        raise ValueError(
+            f"{match} is exactly 0 on the first batch, so it teaches nothing; are these the layers you mean?"
+        )
     weights = dict(match.named_parameters())
     every = features if isinstance(features, tuple) else (features,)
     if not all(feature.requires_grad for feature in every):

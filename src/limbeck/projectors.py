@@ -42,10 +42,10 @@ class tokens_to_map:  # noqa: N801 - it is used as a function: Layer("norm", rea
         height, width = self.grid or (isqrt(count), isqrt(count))
         if height * width != count:
             raise ValueError(
-                f"{count} patch tokens ({tokens.shape[1]} less {self.prefix} prefix tokens) do not fill a {height}x{width} "
-                "grid; pass tokens_to_map(prefix=..., grid=(height, width))"
+                f"{count} patch tokens ({tokens.shape[1]} less {self.prefix} prefix tokens) do not fill a "
+                f"{height}x{width} grid; pass tokens_to_map(prefix=..., grid=(height, width))"
             )
-        return patches.transpose(1, 2).unflatten(2, (height, width))
+        return patches.transpose(1, 2).reshape(len(patches), -1, height, width)
 
 
 def channels_first(output: Tensor) -> Tensor:

@@ -59,7 +59,9 @@ class Teacher(nn.Module):
     def _example_weight(self) -> Tensor:
         return next(self.model.parameters(), torch.empty(0))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Teacher:  # .to(), .cuda(), .half() call it
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> Teacher:  # .to(), .cuda(), .half() call it
         self.model._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -107,7 +109,7 @@ def prepare_teacher(
     if fold_norm:
         fold_norms(model, example)
     if channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     prepared = Teacher(model, wanted, truncate=truncate)
     prepared.channels_last = channels_last
     _check_equal(expected, call(prepared, example))

@@ -51,7 +51,8 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, tracker: str | Non
 
     Args:
         recipe: What to train, on what, for how long.
-        run: Folder for ``metrics.jsonl``, ``checkpoints/``, ``student.safetensors`` (best) and ``student-last.safetensors``.
+        run: Folder for ``metrics.jsonl``, ``checkpoints/``, ``student.safetensors`` (the best) and
+            ``student-last.safetensors``.
         resume: Go on from the newest checkpoint; the result is bitwise that of an unbroken run.
         tracker: A tracker of Accelerate's to log to, such as ``"tensorboard"``.
 
@@ -68,7 +69,9 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, tracker: str | Non
                 training.train_step(batches)
                 if training.stopping():
                     training.save()
-                    training.display.say(f"stopped after step {training.step}; go on with: limbeck distill {run} --resume")
+                    training.display.say(
+                        f"stopped after step {training.step}; go on with: limbeck distill {run} --resume"
+                    )
                     return training.report
             training.finish_epoch(epoch)
         training.finish()
@@ -111,7 +114,8 @@ class Training:
         self.bare = self.accelerator.unwrap_model(self.model)
         self.student = self.bare.student if isinstance(self.bare, Distiller) else self.bare
         decay = self.budget.ema
-        self.ema = AveragedModel(self.student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+        average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
+        self.ema = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True) if average else None
         if found:
             self._restore(*found)
         elif resume:
@@ -201,8 +205,8 @@ class Training:
             step, term = bad[0].tolist()
             kept = load_checkpoint(self.run / "checkpoints")
             raise FloatingPointError(
-                f"the loss {self._names[term]} is {losses[step, term]:.4g} at step {first + step + 1}; last good checkpoint: "
-                f"{kept[0] if kept else 'none yet'}; try a lower learning rate, --clip, or another precision"
+                f"the loss {self._names[term]} is {losses[step, term]:.4g} at step {first + step + 1}; last good "
+                f"checkpoint: {kept[0] if kept else 'none yet'}; try a lower learning rate, --clip or another precision"
             )
         means = dict(zip(self._names, losses.mean(0).tolist(), strict=True))
         rates = self.display.losses(self.epoch, self.step, means)

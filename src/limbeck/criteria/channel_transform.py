@@ -62,10 +62,9 @@ class ChannelTransform(nn.Module):
                 "their channels only; a Match brings maps to one grid, tokens need Layer(..., read=tokens_to_map(...))"
             )
         weights = (self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)
-        if torch.compiler.is_compiling():
-            loss: Tensor = one_pass(rows, target, *weights)[0]
-            return loss
-        return _OnePass.apply(rows, target, *weights) if torch.is_grad_enabled() else one_pass(rows, target, *weights)[0]
+        eager = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        loss: Tensor = _OnePass.apply(rows, target, *weights) if eager else one_pass(rows, target, *weights)[0]
+        return loss
 
 
 def as_rows(feature: Tensor) -> Tensor:
@@ -83,11 +82,13 @@ class _OnePass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> Tensor:
         ctx.save_for_backward(*tensors)
-        loss, *ctx.gradients = one_pass(*tensors)
+        loss: Tensor
+        loss, *gradients = one_pass(*tensors)
+        ctx.gradients = gradients
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         # Given away, so that they can be scaled in place; a second backward over a retained graph makes them anew.
         gradients, ctx.gradients = ctx.gradients, None

@@ -41,17 +41,21 @@ class Images:
 def read_image(path: Path) -> Tensor:
     try:
         with Image.open(path) as image:
-            return pil_to_tensor(image.convert("RGB"))
+            pixels: Tensor = pil_to_tensor(image.convert("RGB"))
+            return pixels
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); repair or remove it, or skip bad images") from None
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}); repair or remove it, or pass --skip-bad-images"
+        ) from None
 
 
 def load_images(data: str, *, skip_bad: bool = False, seed: int = 0) -> tuple[Images, Images]:
     """Training and validation images.
 
     Args:
-        data: A folder with ``train/CLASS/*.jpg`` and ``val/`` or ``test/`` likewise; one with ``CLASS/*.jpg``, of which a
-            tenth is split off by seed; ``cifar10:DIR`` or ``cifar100:DIR``, downloaded to DIR by torchvision; or ``digits``.
+        data: A folder with ``train/CLASS/*.jpg`` and ``val/`` or ``test/`` likewise; one with ``CLASS/*.jpg``, of which
+            a tenth is split off by seed; ``cifar10:DIR`` or ``cifar100:DIR``, downloaded to DIR by torchvision; or
+            ``digits``.
         skip_bad: Read every file once beforehand, and leave out those that are no readable image.
         seed: Of the split.
 

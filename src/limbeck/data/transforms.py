@@ -22,20 +22,20 @@ Batch = dict[str, Tensor]  # image (B, 3, S, S) uint8, label (B) int64, index (B
 def augmentation(kind: Augment, size: int) -> Callable[[Tensor], Tensor]:
     """An augmentation by torchvision that gives images (3, size, size).
 
-    ``photo``: random resized crop and flip; ``strong``: that and TrivialAugment; ``small``: random shift by an eighth and
-    flip, for images of 32 pixels or so; ``shift``: that without the flip, for digits and letters.
+    ``photo``: random resized crop and flip; ``strong``: that and TrivialAugment; ``small``: random shift by an eighth
+    and flip, for images of 32 pixels or so; ``shift``: that without the flip, for digits and letters.
     """
     resized = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
     shifted = [*plain(size), v2.RandomCrop(size, padding=size // 8, padding_mode="reflect")]
-    return v2.Compose(
-        {
-            "photo": resized,
-            "strong": [*resized, v2.TrivialAugmentWide()],
-            "small": [*shifted, v2.RandomHorizontalFlip()],
-            "shift": shifted,
-            "none": plain(size),
-        }[kind]
-    )
+    steps: dict[Augment, list[nn.Module]] = {
+        "photo": resized,
+        "strong": [*resized, v2.TrivialAugmentWide()],
+        "small": [*shifted, v2.RandomHorizontalFlip()],
+        "shift": shifted,
+        "none": plain(size),
+    }
+    compose: Callable[[Tensor], Tensor] = v2.Compose(steps[kind])
+    return compose
 
 
 def plain(size: int) -> list[nn.Module]:
@@ -77,6 +77,9 @@ def _sample(image: Tensor, images: Images, index: int) -> Batch:
 
 class Preprocess(nn.Module):
     """Images (B, 3, S, S) uint8 as a model takes them: its size, its mean and standard deviation."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, inputs: Inputs):
         super().__init__()

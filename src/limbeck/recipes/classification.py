@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from limbeck.capture import Layer
 from limbeck.criteria import KD, ChannelTransform
-from limbeck.data.images import UNLABELLED, Images, first_of_each_class, load_images, read_image, read_unlabelled
+from limbeck.data.images import UNLABELLED, Images, first_of_each_class, load_images, read_unlabelled
 from limbeck.data.transforms import Augment, TrainImages, ValImages, augmentation
 from limbeck.distiller import Match
 from limbeck.layers import last_feature
@@ -110,7 +110,7 @@ def distill(
         train_data=TrainImages(train_images, augmentation(data.augment, load_size), budget.seed),
         val_data=ValImages(val_images, load_size),
         budget=budget,
-        card=_card(student, student_inputs, classes),
+        card=_card(student, student_inputs, classes, load_size),
         prepare={"dtype": dtype, "compile": teacher_compile},
         teacher_check=teacher_check,
         notes=[*train_images.notes, *val_images.notes, *notes],
@@ -147,7 +147,7 @@ def train(
         train_data=TrainImages(train_images, augmentation(data.augment, load_size), budget.seed),
         val_data=ValImages(val_images, load_size),
         budget=budget,
-        card=_card(model, inputs, classes),
+        card=_card(model, inputs, classes, load_size),
         notes=[*train_images.notes, *val_images.notes, *notes],
     )
 
@@ -193,5 +193,5 @@ def _layer(path: str | None, model: nn.Module, inputs: Inputs) -> Layer:
     return Layer(path) if path is not None else last_feature(model, torch.zeros(1, 3, inputs.size, inputs.size))
 
 
-def _card(model: str, inputs: Inputs, classes: list[str]) -> dict[str, Any]:
-    return {"model": model, "classes": classes, **dataclasses.asdict(inputs)}
+def _card(model: str, inputs: Inputs, classes: list[str], load_size: int) -> dict[str, Any]:
+    return {"model": model, "classes": classes, "load_size": load_size, **dataclasses.asdict(inputs)}

@@ -30,7 +30,7 @@ class Classification:
         self.classes, self.label_smoothing = classes, label_smoothing
         self._for_student = Preprocess(student)
         self._for_teacher = Preprocess(teacher or student)
-        self._teacher_says: Tensor | None = None  # (N) class by index of the validation image
+        self.teacher_says: Tensor | None = None  # (N) class by index of the validation image
 
     def inputs(self, batch: Batch) -> tuple[Tensor]:
         return (self._for_student(batch["image"]),)
@@ -53,15 +53,15 @@ class Classification:
         return self._measure(model, self._for_student, loader)[0]
 
     def evaluate_teacher(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
-        metrics, self._teacher_says = self._measure(model, self._for_teacher, loader)
+        metrics, self.teacher_says = self._measure(model, self._for_teacher, loader)
         return metrics
 
     def check_teacher(self, metrics: dict[str, float]) -> None:
         chance = 1 / self.classes
         if metrics["top1"] < 1.5 * chance:
             raise ValueError(
-                f"the teacher's top-1 is {metrics['top1']:.3f}, chance is {chance:.3f}: check its weights, the order of the "
-                "classes and its normalisation, or pass --no-teacher-check"
+                f"the teacher's top-1 is {metrics['top1']:.3f}, chance is {chance:.3f}: check its weights, the order "
+                "of the classes and its normalisation, or pass --no-teacher-check"
             )
 
     @torch.no_grad()
@@ -71,7 +71,7 @@ class Classification:
         accuracy = {"top1": MulticlassAccuracy(self.classes, average="micro")}
         if self.classes > 5:
             accuracy["top5"] = MulticlassAccuracy(self.classes, top_k=5, average="micro")
-        if self._teacher_says is not None:
+        if self.teacher_says is not None:
             accuracy["agreement"] = MulticlassAccuracy(self.classes, average="micro")
         metrics = MetricCollection(dict(accuracy), compute_groups=False)
         said: dict[int, int] = {}
@@ -85,8 +85,8 @@ class Classification:
             for name, metric in metrics.items():
                 target = batch["label"]
                 if name == "agreement":
-                    assert self._teacher_says is not None
-                    target = self._teacher_says.to(output.device)[batch["index"]]
+                    assert self.teacher_says is not None
+                    target = self.teacher_says.to(output.device)[batch["index"]]
                 metric.update(output, target)
         model.train(was_training)
         by_index = torch.zeros(max(said, default=-1) + 1, dtype=torch.int64)
