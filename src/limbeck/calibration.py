@@ -25,15 +25,14 @@ class AutoWeight(nn.Module):
     batches are this library's choice. The state is in ``state_dict()``; processes agree on one number.
     """
 
-    state: Tensor  # (2,): sum of the log quotients, number of batches measured
+    state: Tensor  # (3,): sum of the log quotients, number of batches measured, log quotient not yet counted or nan
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("state", torch.zeros(2))
+        self.register_buffer("state", torch.tensor([0.0, 0.0, torch.nan]))
         self.value: float | None = None  # the weight, once it is settled
         self._calls = 0
         self._scale: Tensor | None = None
-        self._quotient: Tensor | None = None
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def measure(self, loss: Tensor, feature: Tensor) -> Tensor:
@@ -50,22 +49,20 @@ class AutoWeight(nn.Module):
 
     def _watch_feature(self, norm: Tensor, gradient: Tensor) -> None:
         if self._scale is not None:
-            self._quotient = gradient.norm(dtype=torch.float32) / self._scale.abs() / norm
+            self.state[2] = (gradient.norm(dtype=torch.float32) / self._scale.abs() / norm).log()
+            self._scale = None
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def collect(self, name: str) -> None:
-        """Take in what the last backward pass showed, on every process, and settle the weight when enough is known."""
-        first, self._calls = self._calls == 0, self._calls + 1
-        if first:
-            return
-        quotient = self._quotient if self._quotient is not None else torch.full((), torch.nan)
-        self._quotient = self._scale = None
-        log = quotient.to(self.state.device, torch.float32).log()
-        measured = torch.stack([log, torch.ones_like(log)]) if log.isfinite() else self.state.new_zeros(2)
+        """Count what the last backward pass showed, on every process, and settle the weight when enough is known."""
+        self._calls += 1
+        log = self.state[2]
+        measured = torch.stack([log, torch.ones_like(log)]) if log.isfinite() else torch.zeros_like(self.state[:2])
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(measured)
         if measured[1] > 0:
-            self.state += measured / measured[1]
+            self.state[:2] += measured / measured[1]
+        self.state[2] = torch.nan
         self._settle()
         if self.value is not None:
             logger.info("weight of %s set to %.4g", name, self.value)
@@ -76,7 +73,7 @@ class AutoWeight(nn.Module):
             )
 
     def _settle(self) -> None:
-        total, count = self.state.tolist()
+        total, count, _ = self.state.tolist()
         self.value = RATIO * float(torch.tensor(total / count).exp()) if count >= BATCHES else None
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

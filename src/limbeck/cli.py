@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 OVERVIEW = """\
 limbeck makes a small vision model learn from a big one.
@@ -19,6 +20,8 @@ limbeck makes a small vision model learn from a big one.
       the student of a run, beside its teacher and beside other runs
   limbeck layers MODEL --size 224
       every layer of a model, with its feature's shape and stride
+  limbeck demo
+      a teacher, a student alone and a distilled student on embedded digits, in two minutes
 
 Each command explains its options: limbeck distill classification --help"""
 
@@ -34,13 +37,17 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(version("limbeck"))
         return
-    from limbeck import runs, tables
+    import tyro
 
-    commands = {
+    from limbeck import runs, tables
+    from limbeck.recipes.demo import demo
+
+    commands: dict[str, Callable[[list[str]], None]] = {
         "distill": runs.distill,
         "train": runs.train,
         "evaluate": tables.evaluate,
         "layers": tables.layers,
+        "demo": lambda rest: tyro.cli(demo, args=rest, prog="limbeck demo"),
     }
     try:
         if arguments[0] not in commands:

@@ -71,7 +71,7 @@ def load_weights(model: nn.Module, source: str, *, name: str = "", new_head: boo
     """
     state = _published(name) if source == "pretrained" else _read_tensors(Path(source))
     own = model.state_dict()
-    other = [key for key in state if key in own and own[key].shape != state[key].shape]
+    other = sorted(key for key in state.keys() & own.keys() if own[key].shape != state[key].shape)
     if new_head and len({key.rpartition(".")[0] for key in other}) <= 1:
         for key in other:
             state[key] = own[key]

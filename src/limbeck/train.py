@@ -46,7 +46,9 @@ class Report:
     weights: dict[str, float | None] = field(default_factory=dict)  # of the matches
 
 
-def train(recipe: Recipe, run: Path, *, resume: bool = False, tracker: str | None = None) -> Report:
+def train(
+    recipe: Recipe, run: Path, *, resume: bool = False, tracker: str | None = None, quiet: bool = False
+) -> Report:
     """Train a recipe's student into a run folder.
 
     Args:
@@ -55,13 +57,14 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, tracker: str | Non
             ``student-last.safetensors``.
         resume: Go on from the newest checkpoint; the result is bitwise that of an unbroken run.
         tracker: A tracker of Accelerate's to log to, such as ``"tensorboard"``.
+        quiet: Show nothing.
 
     Raises:
         ValueError: The run folder holds a run already and ``resume`` is not set, or the preflight found something.
         FloatingPointError: A loss was not finite.
         OSError: The disk did not take a file.
     """
-    training = Training(recipe, run, tracker)
+    training = Training(recipe, run, tracker, quiet)
     with training.display, training.stop_signals():
         training.start(resume)
         for epoch in range(training.epoch, recipe.budget.epochs):
@@ -81,14 +84,14 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, tracker: str | Non
 class Training:
     """A run while it is trained. Everything random is a function of (seed, step), so the state is small."""
 
-    def __init__(self, recipe: Recipe, run: Path, tracker: str | None):
+    def __init__(self, recipe: Recipe, run: Path, tracker: str | None, quiet: bool):
         budget = recipe.budget
         precision = "no" if budget.precision == "fp32" else budget.precision
         AcceleratorState._reset_state()  # or a second run in this process could have no other precision
         self.accelerator = Accelerator(mixed_precision=precision, log_with=tracker, project_dir=run)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False  # resume is to be exact
         self.recipe, self.budget, self.task, self.run = recipe, budget, recipe.task, run
-        self.display = Display(quiet=not self.accelerator.is_main_process)
+        self.display = Display(quiet=quiet or not self.accelerator.is_main_process)
         self.report = Report(run)
         self.step = self.epoch = 0  # steps done, epochs done and evaluated
         self.steps_per_epoch = len(recipe.train_data) // budget.batch_size  # type: ignore[arg-type]

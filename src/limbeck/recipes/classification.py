@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,8 @@ class Data:
     """Use only this many training images, chosen by --data-seed evenly over the classes."""
     labels: int | None = None
     """Use the labels of only this many training images, chosen likewise; the others count as unlabelled."""
+    labelled_share: float = 0.25
+    """Beside unlabelled images, labelled ones are repeated until they are at least this share of an epoch."""
     augment: Augment = "photo"
     """photo: random resized crop and flip; strong: that and TrivialAugment; small: random shift by an eighth and flip;
     shift: no flip (digits, letters); none."""
@@ -136,7 +139,7 @@ def train(
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)
-    train_images, val_images = _images(dataclasses.replace(data, unlabelled=None))
+    train_images, val_images = _images(dataclasses.replace(data, unlabelled=None, labelled_share=0.0))
     train_images = train_images.take([i for i, label in enumerate(train_images.labels) if label != UNLABELLED])
     classes = train_images.classes
     built, inputs = _model(model, weights, classes, size, new_head=True)
@@ -170,7 +173,24 @@ def _images(data: Data) -> tuple[Images, Images]:
             train_images.classes,
             [*train_images.notes, *further.notes, f"{len(further)} unlabelled images"],
         )
-    return train_images, val_images
+    return _with_share(train_images, data.labelled_share), val_images
+
+
+def _with_share(images: Images, share: float) -> Images:
+    """Repeat the labelled images, each time with an augmentation of its own, until they are this share of all."""
+    labelled = [index for index, label in enumerate(images.labels) if label != UNLABELLED]
+    unlabelled = len(images) - len(labelled)
+    if not unlabelled:
+        return images
+    if not 0 <= share < 1:
+        raise ValueError(f"labelled_share is {share}; it is a share from 0 up to, but not, 1")
+    repeats = math.ceil(share / (1 - share) * unlabelled / len(labelled))
+    notes = [
+        *images.notes,
+        f"{unlabelled} images without labels; the {len(labelled)} with labels {repeats} times an epoch",
+    ]
+    again = images.take([*range(len(images)), *labelled * (repeats - 1)])
+    return dataclasses.replace(again, notes=notes) if repeats > 1 else images
 
 
 def _model(

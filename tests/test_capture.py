@@ -1,0 +1,193 @@
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from limbeck import Capture, Layer
+from tests.models import Block, checkpointed, compiled, convnet, images
+
+
+@pytest.mark.parametrize("path", ["stem", "body_act", ""])
+def test_features_and_output_are_those_of_the_plain_model(path):
+    model, x = convnet(4).eval(), images()
+    expected = {"stem": model[:1], "body_act": model[:5], "": model}[path](x)
+    output, features = Capture(model, [Layer(path)])(x)
+    assert torch.equal(features[Layer(path)], expected)
+    assert torch.equal(output, model(x))
+
+
+def test_gradients_of_the_model_are_unchanged_by_capture():
+    model, x = convnet(4), images()
+    plain = copy.deepcopy(model)
+    plain(x).square().sum().backward()
+    Capture(model, [Layer("stem"), Layer("body")])(x)[0].square().sum().backward()
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(model.parameters(), plain.parameters(), strict=True))
+
+
+def test_features_come_in_the_order_of_the_layers_and_each_once():
+    features = Capture(convnet(4), [Layer("body"), Layer("stem"), Layer("body")])(images())[1]
+    assert list(features) == [Layer("body"), Layer("stem")]
+
+
+def test_keyword_arguments_reach_the_model():
+    model = convnet(4).eval()
+    output, _ = Capture(model, [Layer("stem")])(input=images())
+    assert torch.equal(output, model(images()))
+
+
+def test_two_captures_of_one_model_do_not_disturb_each_other():
+    model = convnet(4).eval()
+    stem, body = Capture(model, [Layer("stem")]), Capture(model, [Layer("body")], truncate=True)
+    assert list(stem(images())[1]) == [Layer("stem")]
+    assert list(body(images())[1]) == [Layer("body")]
+    assert stem(images())[0] is not None
+
+
+def test_removed_capture_leaves_no_hook_behind():
+    model = convnet(4)
+    Capture(model, [Layer("stem"), Layer("")]).remove()
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_callable_capture_compiles_without_a_graph_break_and_keeps_gradients():
+    model, x = convnet(4).eval(), images()
+    capture = Capture(model, [Layer("body")])
+    stem = model.stem.weight
+    (expected,) = torch.autograd.grad(capture(x)[1][Layer("body")].square().sum(), stem)
+    feature = compiled(capture)(x)[1][Layer("body")]
+    (gradient,) = torch.autograd.grad(feature.square().sum(), stem)
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["torch.compile(model)", "model.compile()"])
+def test_hooks_on_a_compiled_model_fire_in_one_graph_and_keep_gradients(in_place):
+    model, x = convnet(4).eval(), images()
+    stem = model.stem.weight
+    (expected,) = torch.autograd.grad(model[:4](x).square().sum(), stem)
+    if in_place:
+        torch.compiler.reset()
+        model.compile(backend="aot_eager", fullgraph=True)
+    capture = Capture(model if in_place else compiled(model), [Layer("body")])
+    for _ in range(2):
+        output, features = capture(x)
+        (gradient,) = torch.autograd.grad(features[Layer("body")].square().sum(), stem)
+        torch.testing.assert_close(gradient, expected)
+        torch.testing.assert_close(output, model[:](x))
+
+
+def test_hooks_that_come_after_the_first_compiled_call_never_fire_and_that_raises():
+    model = compiled(convnet(4), backend="eager")
+    model(images())
+    with pytest.raises(RuntimeError, match="layer body of .* did not run"):
+        Capture(model, [Layer("body")])(images())
+
+
+def test_deepcopy_records_into_the_copy():
+    capture = Capture(convnet(4).eval(), [Layer("body")])
+    clone = copy.deepcopy(capture)
+    nn.init.zeros_(clone.model.body.weight)
+    nn.init.constant_(clone.model.body.bias, 7)
+    assert (clone(images())[1][Layer("body")] == 7).all()
+    assert (capture(images())[1][Layer("body")] != 7).all()
+
+
+def test_truncated_model_stops_after_its_last_layer():
+    ran = []
+    model = convnet(4).eval()
+    for name, module in model.named_children():
+        module.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
+    output, features = Capture(model, [Layer("body"), Layer("stem")], truncate=True)(images())
+    assert output is None
+    assert ran == ["stem", "norm", "act", "body"]
+    assert torch.equal(features[Layer("body")], model[:4](images()))
+
+
+def test_truncation_passes_through_a_model_that_catches_exceptions():
+    def steps(block, x):
+        try:
+            return block.b(block.a(x))
+        except Exception:
+            return x
+
+    assert Capture(Block(steps), [Layer("a")], truncate=True)(images())[0] is None
+
+
+def test_recompute_of_activation_checkpointing_is_not_recorded():
+    reads, runs = [], []
+    model = Block(checkpointed)
+    model.a.register_forward_hook(lambda *_: runs.append("a"))
+    layer = Layer("a", read=lambda output: reads.append("a") or output)
+    capture = Capture(model, [layer])
+    for _ in range(2):
+        output, features = capture(images())
+        (output.mean() + features[layer].square().mean()).backward()
+    assert len(runs) == 4
+    assert len(reads) == 2
+
+
+def test_gradients_through_activation_checkpointing_equal_those_without():
+    gradients = []
+    for steps in (checkpointed, lambda block, x: block.b(block.a(x))):
+        model = Block(steps)
+        output, features = Capture(model, [Layer("a")])(images())
+        (output.mean() + features[Layer("a")].square().mean()).backward()
+        gradients.append(model.a.weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def run_b_only(block, x):
+    return block.b(x)
+
+
+def run_a_twice(block, x):
+    return block.a(block.a(x))
+
+
+def change_a_in_place(block, x):
+    return block.b(torch.relu_(block.a(x)))
+
+
+ERRORS = {
+    "did not run": (run_b_only, "a", RuntimeError, "layer a of Block did not run in this forward; match one that runs"),
+    "ran twice": (run_a_twice, "a", RuntimeError, "layer a of Block ran twice .* match one that runs once"),
+    "changed in place": (change_a_in_place, "a", RuntimeError, "changed in place .* or set its inplace=False"),
+    "tuple": (lambda block, x: (x, x), "", TypeError, r"gives a tuple, .* for example Layer\('', read=lambda output:"),
+    "dict": (lambda block, x: {"x": x}, "", TypeError, "layer output of Block gives a dict, not a Tensor; say how to"),
+}
+
+
+@pytest.mark.parametrize(("steps", "path", "error", "message"), ERRORS.values(), ids=ERRORS)
+def test_feature_that_cannot_be_used_raises_and_names_the_remedy(steps, path, error, message):
+    capture = Capture(Block(steps), [Layer(path)])
+    with pytest.raises(error, match=message):
+        capture(images())
+
+
+@pytest.mark.parametrize(("path", "nearest"), [("bodi", "nearest: body"), ("bloks.9", "none"), ("stem.x", "stem")])
+def test_missing_layer_raises_and_names_the_nearest(path, nearest):
+    with pytest.raises(ValueError, match=f"Sequential has no layer '{path}'; nearest: .*{nearest.split()[-1]}"):
+        Capture(convnet(4), [Layer(path)])
+
+
+def test_layer_may_be_changed_in_place_by_its_own_children():
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True)), nn.Conv2d(4, 4, 3))
+    feature = Capture(model, [Layer("0")])(images())[1][Layer("0")]
+    assert torch.equal(feature, model[0](images()))
+
+
+def test_capture_works_again_after_a_forward_that_raised():
+    model = convnet(4).eval()
+    capture = Capture(model, [Layer("body")])
+    with pytest.raises(RuntimeError, match="expected input"):
+        capture(torch.zeros(1, 1, 16, 16))
+    model(images())  # by itself, the model records nothing
+    assert torch.equal(capture(images())[1][Layer("body")], model[:4](images()))
+
+
+def test_one_path_read_in_two_ways_gives_two_features():
+    first, second = (Layer("", partial(torch.narrow, dim=1, start=start, length=2)) for start in (0, 3))
+    output, features = Capture(convnet(4), [first, second])(images())
+    assert torch.equal(features[first], output[:, :2])
+    assert torch.equal(features[second], output[:, 3:])

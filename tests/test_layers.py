@@ -1,0 +1,104 @@
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from limbeck import Capture, Layer, channels_first, tokens_to_map
+from limbeck.layers import last_feature, survey
+from tests.models import Block, TokenNet, convnet, images
+
+
+def test_survey_lists_submodules_in_the_order_in_which_they_finished():
+    found = survey(convnet(4), images())
+    paths = ["stem", "norm", "act", "body", "body_act", "pool", "flatten", "head", ""]
+    kinds = ["map"] * 6 + ["vector"] * 3
+    assert [(f.path, f.kind) for f in found] == list(zip(paths, kinds, strict=True))
+    assert [found[n].shape for n in (0, 3, 8)] == [(2, 4, 8, 8), (2, 8, 4, 4), (2, 5)]
+    assert [found[n].grid() for n in (0, 3, 8)] == [(8, 8), (4, 4), None]
+
+
+def test_survey_leaves_modes_buffers_and_hooks_as_they_were():
+    model = convnet(4).train()
+    model.norm.eval()
+    before = copy.deepcopy(model.state_dict())
+    survey(model, images())
+    assert [name for name, module in model.named_modules() if not module.training] == ["norm"]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_survey_restores_the_model_after_a_forward_that_raised():
+    model = convnet(4).train()
+    with pytest.raises(RuntimeError, match="expected input"):
+        survey(model, torch.zeros(1, 1, 16, 16))
+    assert all(module.training and not module._forward_hooks for module in model.modules())
+
+
+def test_survey_passes_by_what_is_no_tensor():
+    found = survey(Block(lambda block, x: (block.a(x), block.b(x))), images())
+    assert [f.path for f in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "grid"),
+    [
+        ((2, 3, 8, 8), "map", (8, 8)),
+        ((2, 8, 8, 3), "map (H, W, C)", (8, 8)),
+        ((2, 8, 8, 8), "map", (8, 8)),
+        ((2, 17, 8), "tokens", (4, 4)),
+        ((2, 8), "vector", None),
+        ((2, 3, 4, 5, 6), "other", None),
+    ],
+)
+def test_kind_of_a_feature_is_told_by_its_shape(shape, kind, grid):
+    (found,) = survey(nn.Identity(), torch.zeros(shape))
+    assert (found.kind, found.grid()) == (kind, grid)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_layer_of_tokens_reads_the_patches_as_a_map(prefix):
+    patches = torch.randn(2, 6, 7, 7)
+    tokens = torch.cat([torch.zeros(2, prefix, 6), patches.flatten(2).transpose(1, 2)], 1)
+    (found,) = survey(nn.Identity(), tokens)
+    assert torch.equal(found.layer.read(tokens), patches)
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "layer"),
+    [
+        (lambda: convnet(4), 16, Layer("pool")),
+        (lambda: TokenNet(4), 16, Layer("block", tokens_to_map(1))),
+        (lambda: timm.create_model("resnet18"), 64, Layer("layer4")),
+        (lambda: timm.create_model("mobilenetv2_100"), 64, Layer("bn2")),
+        (lambda: timm.create_model("vit_tiny_patch16_224", img_size=64), 64, Layer("norm", tokens_to_map(1))),
+        (
+            lambda: timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=2),
+            64,
+            Layer("norm", channels_first),
+        ),
+    ],
+    ids=["convolutions", "tokens", "resnet18", "mobilenetv2", "vit", "swin"],
+)
+def test_last_feature_is_the_last_map_or_tokens_and_can_be_captured(make, size, layer):
+    model = make().eval()
+    assert last_feature(model, images(size=size)) == layer
+    feature = Capture(model, [layer])(images(size=size))[1][layer]
+    assert feature.ndim == 4
+    assert feature.shape[2] == feature.shape[3] > 1
+
+
+def test_last_feature_is_not_one_that_a_later_module_changes_in_place():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.LazyLinear(2))
+    layer = last_feature(model, images())
+    assert layer == Layer("2")
+    assert torch.equal(Capture(model, [layer])(images())[1][layer], model[:3](images()))
+
+
+def test_model_without_a_map_of_more_than_one_position_is_refused_with_the_remedy():
+    with pytest.raises(
+        ValueError, match="no submodule of Sequential gives a map .* use larger images, or name a layer"
+    ):
+        last_feature(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), images())
