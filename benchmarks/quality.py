@@ -9,9 +9,6 @@ names differ from timm's while their order does not: --weights takes that packag
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +17,8 @@ from typing import Literal
 import timm
 import torch
 import tyro
+from measure import circumstances
 
-import limbeck
 from limbeck.compare import compare, table
 from limbeck.recipe import Budget, Recipe
 from limbeck.recipes import classification
@@ -43,9 +40,9 @@ class Quality:
     out: Path = Path("runs/quality")
     ways: tuple[Way, ...] = ("alone", "KD", "ChannelTransform")
     seeds: tuple[int, ...] = (0, 1, 2)
-    images: int = 3000
+    images: int = 4000
     """Training images, of the teacher and of every student."""
-    epochs: int = 16
+    epochs: int = 8
     batch_size: int = 32
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.1
@@ -72,7 +69,7 @@ class Quality:
             epochs=self.teacher_epochs,
             batch_size=32,
             optimizer="adamw",
-            learning_rate=5e-4,
+            learning_rate=1e-3,
             weight_decay=1e-2,
             warmup_epochs=0.5,
             evaluate_every=self.teacher_epochs,
@@ -107,21 +104,12 @@ class Quality:
 
 def main(quality: Quality) -> None:
     started = time.time()
-    print(f"command: python {' '.join(sys.argv)}")
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    print(f"commit {commit.stdout.strip()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {machine()}")
+    print(circumstances())
     report = train(quality.teacher(), quality.out / "teacher", resume=True, quiet=True)
-    print(f"teacher: {limbeck.__name__} train, {quality.images} images at {quality.teacher_size} px: {report.last}")
+    print(f"teacher: limbeck train, {quality.images} images at {quality.teacher_size} px: {report.last}")
     arms = {way: (lambda seed, way=way: quality.student(way, seed)) for way in quality.ways}
     results = compare(arms, quality.seeds, quality.out)
     print(f"\n{table(results)}\n\n{(time.time() - started) / 60:.0f} minutes")
-
-
-def machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return models[0].partition(": ")[2] if models else platform.processor()
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def main(epochs: int = 4, student_file: Path = Path("student.safetensors")) -> d
             loss.backward()
             optimizer.step()
 
-    student = conv_net(width=4)
+    student = conv_net(width=8)
     images, _ = next(iter(loader))  # the example: everything is checked, and the transform is built, from it
     distiller = Distiller(student, teacher, [Match("layer4", "layer4", ChannelTransform(), weight="auto")], example=(images,))  # fmt: skip  # noqa: E501
     optimizer = torch.optim.AdamW(distiller.parameters(), lr=3e-3)  # student and transform; the teacher is frozen

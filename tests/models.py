@@ -12,7 +12,7 @@ def images(batch: int = 2, size: int = 16, seed: int = 0) -> Tensor:
 
 
 def convnet(width: int, *, norm: bool = True, stride: int = 2, seed: int = 0) -> nn.Sequential:
-    """Images (B, 3, 16, 16) to 5 logits; "stem" gives (B, width, 8, 8), "body" (B, 2 * width, 8 / stride, 8 / stride)."""
+    """Images (B, 3, 16, 16) to 5 logits; "stem" gives (B, width, 8, 8), "body" (B, 2 * width, 8 / stride, ...)."""
     torch.manual_seed(seed)
     modules = OrderedDict(
         stem=nn.Conv2d(3, width, 3, 2, 1),

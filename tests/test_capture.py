@@ -80,7 +80,7 @@ def test_hooks_on_a_compiled_model_fire_in_one_graph_and_keep_gradients(in_place
 def test_hooks_that_come_after_the_first_compiled_call_never_fire_and_that_raises():
     model = compiled(convnet(4), backend="eager")
     model(images())
-    with pytest.raises(RuntimeError, match="layer body of .* did not run"):
+    with pytest.raises(RuntimeError, match=r"layer body of .* did not run"):
         Capture(model, [Layer("body")])(images())
 
 

@@ -35,7 +35,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
 def test_nothing_is_none_and_only_damage_is_an_error(tmp_path):
     assert load_checkpoint(tmp_path) is None
     save_checkpoint(tmp_path, 1, state(1)).write_bytes(b"")
-    with pytest.raises(ValueError, match="every checkpoint .* is damaged"):
+    with pytest.raises(ValueError, match=r"every checkpoint .* is damaged"):
         load_checkpoint(tmp_path)
 
 

@@ -139,7 +139,13 @@ def test_every_switch_of_prepare_teacher_can_be_off(switches):
     teacher = prepare_teacher(model, ["act", "body"], example=(x,), **switches)
     check_close(teacher(x), features_of(model, ["act", "body"], x))
     assert isinstance(teacher.model.norm, nn.BatchNorm2d) == ("fold_norm" in switches)
+    weight_is_last = teacher.model.stem.weight.is_contiguous(memory_format=torch.channels_last)
+    assert weight_is_last == ("channels_last" not in switches)
     assert teacher(x)[BODY].is_contiguous() == ("channels_last" in switches)
+    ran = []
+    teacher.model.head.register_forward_pre_hook(lambda *_: ran.append("head"))
+    teacher(x)
+    assert ran == (["head"] if "truncate" in switches else [])
 
 
 def test_teacher_in_bfloat16_gives_close_features_in_it_for_inputs_in_float32():
@@ -190,7 +196,7 @@ def test_norm_whose_input_is_used_by_functions_too_is_refused_with_the_remedy():
     model = Block(steps)
     model.norm = nn.BatchNorm2d(3)
     randomize_norms(model)
-    with pytest.raises(RuntimeError, match="prepared teacher's output differs .* pass fold_norm=False"):
+    with pytest.raises(RuntimeError, match=r"prepared teacher's output differs .* pass fold_norm=False"):
         prepare_teacher(model, [""], example=(images(),))
     teacher = prepare_teacher(model, [""], example=(images(),), fold_norm=False)
     check_close(teacher(images()), features_of(model, [""], images()))

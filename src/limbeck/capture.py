@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Capture:
         self.truncate = truncate
         self._features: dict[Layer, Tensor] | None = None  # None: not recording
         self._versions: dict[Layer, int] = {}
+        self.sources: dict[Layer, list[Tensor]] | None = None  # where set: all tensors that each submodule returned
         # A partial of a method, not a closure: copy.deepcopy(model) then records into its own copy.
         self._hooks = [
             find(model, layer.path).register_forward_hook(partial(self._store, layer)) for layer in self.layers
@@ -82,7 +84,10 @@ class Capture:
                     f"layer {layer} of {type(self.model).__name__} did not run in this forward; "
                     "match one that runs for these inputs"
                 )
-            if not torch.compiler.is_compiling() and features[layer]._version != self._versions[layer]:
+            feature = features[layer]
+            # None: the hook ran in a compiled graph, which changes nothing in place that it gives out.
+            version = self._versions.pop(layer, None)
+            if version is not None and feature._version != version:
                 raise RuntimeError(
                     f"layer {layer} of {type(self.model).__name__} was changed in place by a later module, such as "
                     "ReLU(inplace=True); match that module instead, or set its inplace=False"
@@ -105,6 +110,8 @@ class Capture:
                 f"say how to read it, for example Layer({layer.path!r}, read=lambda output: output[0])"
             )
         features[layer] = feature
+        if self.sources is not None:
+            self.sources[layer] = [value for value in tree_leaves(output) if isinstance(value, Tensor)]
         if not torch.compiler.is_compiling():
             self._versions[layer] = feature._version
         # An exception would break a compiled graph, where dead-code elimination drops the unused tail anyway.

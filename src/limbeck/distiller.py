@@ -89,12 +89,15 @@ class Match(nn.Module):
             value: Tensor = self.criterion(student, teacher, *further)
             return value
 
-    def weigh(self, value: Tensor, student: Feature) -> Tensor:
+    def weigh(self, value: Tensor, sources: dict[Layer, list[Tensor]] | None) -> Tensor:
         """The weighted value; while ``"auto"`` measures, 0 with that gradient watched."""
         if (weight := self.weight) is not None:
             return value * weight
         assert self.auto is not None
-        return self.auto.measure(value, first_of(student)) if self.training and value.requires_grad else value * 0
+        if sources is None or not value.requires_grad:
+            return value * 0
+        weighted: Tensor = self.auto.measure(value, [tensor for layer in self.student for tensor in sources[layer]])
+        return weighted
 
     def _arrange(self, student: Feature, teacher: Feature) -> tuple[Feature, Feature]:
         if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
@@ -177,9 +180,8 @@ class Distiller(nn.Module):
         self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher, wanted, truncate=False)
         if missing := [str(layer) for layer in wanted if layer not in self.teacher.capture.layers]:
             raise ValueError(f"the teacher was not prepared for {missing}; name them in prepare_teacher(..., layers)")
-        self._build(
-            example, truth, teacher_inputs
-        )  # a plain teacher runs whole this once, which tells of a layer that runs twice
+        # A plain teacher runs whole this once, which tells of a layer that runs twice.
+        self._build(example, truth, teacher_inputs)
         if not isinstance(teacher, Teacher):
             self.teacher.capture.truncate = True
 
@@ -191,16 +193,32 @@ class Distiller(nn.Module):
             truth: Given to the criteria that need the ground truth.
             teacher_inputs: Inputs of the teacher where they differ from the student's, such as another image size.
         """
+        if self.training and torch.is_grad_enabled() and any(match.weight is None for match in self.matches):
+            measured: Distilled = self._measure(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
+            return measured
+        return self._compare(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _measure(self, *args: Any, **kwargs: Any) -> Distilled:
+        """A forward pass while a weight is measured: without compilation, which hides gradients inside the student."""
         for match in self.matches:
-            if match.auto is not None and match.auto.value is None and self.training and torch.is_grad_enabled():
+            if match.auto is not None and match.weight is None:
                 match.auto.collect(str(match))
+        self._call_student.sources = {}
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                return self._compare(*args, **kwargs)
+        finally:
+            self._call_student.sources = None
+
+    def _compare(self, *args: Any, truth: Any, teacher_inputs: Example | None, **kwargs: Any) -> Distilled:
         teacher = self.teacher(*args, **kwargs) if teacher_inputs is None else call(self.teacher, teacher_inputs)
         output, student = self._call_student(*args, **kwargs)
         losses = {}
         for match in self.matches:
             features = gather(student, match.student)
             value = match(features, gather(teacher, match.teacher), truth)
-            losses[str(match)] = match.weigh(value, features)
+            losses[str(match)] = match.weigh(value, self._call_student.sources)
         return Distilled(output, losses)
 
     @torch.no_grad()

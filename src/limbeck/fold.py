@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -13,16 +13,21 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @torch.no_grad()
-def fold_norms(model: nn.Module, example: tuple[Any, ...] | dict[str, Any]) -> int:
+def fold_norms(model: nn.Module, example: tuple[Any, ...] | dict[str, Any], keep: Collection[str] = ()) -> int:
     """Fold, in place, every batch norm whose input comes from one convolution and goes nowhere else.
 
     Which follows which is seen by running the example, so it holds for any ``forward``.
+
+    Args:
+        model: In eval mode.
+        example: What to call it with.
+        keep: Paths of convolutions whose own output is wanted.
 
     Returns:
         The number of norms folded.
     """
     paths = {module: path for path, module in model.named_modules()}
-    pairs = list(_pairs(model, example))
+    pairs = [(conv, norm) for conv, norm in _pairs(model, example) if paths[conv] not in keep]
     for convolution, norm in pairs:
         _fold(convolution, norm)
         model.set_submodule(paths[norm], _without_norm(norm))

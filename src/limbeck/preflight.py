@@ -57,10 +57,14 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
         raise ValueError(
             f"{match} is exactly 0 on the first batch, so it teaches nothing; are these the layers you mean?"
         )
-    weights = dict(match.named_parameters())
+    weights = {name: weight for name, weight in match.named_parameters() if weight.requires_grad}
     every = features if isinstance(features, tuple) else (features,)
     if not all(feature.requires_grad for feature in every):
         raise ValueError(f"{match}: the student's feature has no gradient; is that part of the student frozen?")
+    if not value.requires_grad:
+        raise ValueError(
+            f"{match} gives no gradient to {match.student[0]}; does the criterion detach what it is given?"
+        )
     gradients = torch.autograd.grad(value, [*every, *weights.values()], allow_unused=True)
     for name, gradient in zip([*map(str, match.student), *weights], gradients, strict=True):
         if gradient is None or not gradient.any():

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import torch
 import tyro
 from accelerate import PartialState
 
@@ -57,7 +58,7 @@ def _run(command: str, built_in: dict[str, MakeRecipe], arguments: list[str]) ->
         raise ValueError(f"limbeck {command} takes a recipe ({recipes}, or FILE.py) or a run folder, not {name!r}")
     parsed = _parse(make, f"limbeck {command} {name}", rest)
     record = parsed.out / "recipe.json"
-    first = PartialState().is_main_process
+    first = PartialState(cpu=not torch.accelerator.is_available()).is_main_process
     if first and record.is_file() and not parsed.resume:
         raise ValueError(f"{parsed.out} holds a run already; go on with --resume, or choose another --out")
     recipe = make(**parsed.given)

@@ -37,14 +37,19 @@ class Teacher(nn.Module):
         self.capture = Capture(model, layers, truncate=truncate)
         self.channels_last = False
         self.cast = False
-        self._read = torch.compile(self._run) if compile else self._run
+        self.compiled = compile
+        self._compiled_run: Callable[..., list[Tensor]] | None = None
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> dict[Layer, Tensor]:
         """Features by layer, for inputs as the model takes them."""
         args, kwargs = tree_map_only(Tensor, self._prepare_input, (args, kwargs))
-        with torch.autocast(self._example_weight().device.type, enabled=torch.is_autocast_enabled() and not self.cast):
-            return dict(zip(self.capture.layers, self._read(*args, **kwargs), strict=True))
+        device = self._example_weight().device.type
+        with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and not self.cast):
+            if self.compiled and self._compiled_run is None:
+                self._compiled_run = torch.compile(self._run)
+            run = self._compiled_run or self._run
+            return dict(zip(self.capture.layers, run(*args, **kwargs), strict=True))
 
     def _run(self, *args: Any, **kwargs: Any) -> list[Tensor]:
         return list(self.capture(*args, **kwargs)[1].values())
@@ -59,9 +64,11 @@ class Teacher(nn.Module):
     def _example_weight(self) -> Tensor:
         return next(self.model.parameters(), torch.empty(0))
 
-    def _apply(
-        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
-    ) -> Teacher:  # .to(), .cuda(), .half() call it
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled_run": None}  # or a deep copy would run the original's weights
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Teacher:
+        # .to(), .cuda() and .half() call this on every submodule, which the model is not.
         self.model._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -107,7 +114,7 @@ def prepare_teacher(
     expected = _features(plain, example)
     plain.remove()
     if fold_norm:
-        fold_norms(model, example)
+        fold_norms(model, example, keep=[layer.path for layer in wanted])
     if channels_last:
         model.to(memory_format=torch.channels_last)
     prepared = Teacher(model, wanted, truncate=truncate)

@@ -88,7 +88,8 @@ class Training:
         budget = recipe.budget
         precision = "no" if budget.precision == "fp32" else budget.precision
         AcceleratorState._reset_state()  # or a second run in this process could have no other precision
-        self.accelerator = Accelerator(mixed_precision=precision, log_with=tracker, project_dir=run)
+        cpu = not torch.accelerator.is_available()  # if not said, processes without a GPU do not find each other
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=run)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False  # resume is to be exact
         self.recipe, self.budget, self.task, self.run = recipe, budget, recipe.task, run
         self.display = Display(quiet=quiet or not self.accelerator.is_main_process)

@@ -186,8 +186,15 @@ def test_low_precision_is_close_to_float32(dtype):
         assert (ours - expected).norm() < 0.02 * expected.norm()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("target", [1, 100])
+@pytest.mark.parametrize(
+    ("dtype", "target"),
+    [
+        (torch.bfloat16, 1),
+        (torch.bfloat16, 100),
+        (torch.float16, 1),
+        (torch.float16, 100),
+    ],
+)
 def test_sums_under_autocast_are_in_float32(dtype, target):
     student = torch.zeros(1, 2, 300, 300, dtype=dtype, requires_grad=True)
     teacher = torch.full((1, 1, 300, 300), target, dtype=dtype)

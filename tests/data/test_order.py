@@ -32,7 +32,8 @@ def test_micro_batches_of_all_processes_make_up_the_same_steps(accumulate, world
     whole = list(TrainOrder(20, 8, epoch=0, seed=0))
     parts = [list(TrainOrder(20, 8, epoch=0, seed=0, accumulate=accumulate, rank=r, world=world)) for r in range(world)]
     for step, batch in enumerate(whole):
-        micro = [key for part in parts for key in sum(part[step * accumulate : (step + 1) * accumulate], [])]
+        own = [part[step * accumulate : (step + 1) * accumulate] for part in parts]
+        micro = [key for micro_batches in own for keys in micro_batches for key in keys]
         assert sorted(micro) == sorted(batch)
 
 

@@ -27,7 +27,7 @@ def batch(says, label):
 
 
 def test_the_loss_is_over_labelled_images_only():
-    task = Classification(10, INPUTS)
+    task = Classification(10, INPUTS, labelled_share=0.5)
     output = torch.randn(4, 10)
     label = torch.tensor([3, -1, 5, -1])
     expected = F.cross_entropy(output[[0, 2]], label[[0, 2]])

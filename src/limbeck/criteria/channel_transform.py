@@ -119,7 +119,8 @@ def one_pass(
             hidden = torch.addmm(first_bias, x, first.t(), out=empty_rows(x, len(b1), dtype)).relu_()
             difference = torch.sub(b2, t, out=empty_rows(x, len(b2), exact))
             add_product(difference, hidden, second.t())
-            loss += torch.linalg.vector_norm(difference).square_()
+            flat = (difference if difference.is_contiguous() else difference.t()).view(-1)
+            loss += torch.dot(flat, flat)
             d_b2 += difference.sum(0)
             error = difference.to(dtype)
             add_product(d_w2, error.t(), hidden)
@@ -154,11 +155,11 @@ one_pass.register_autograd(_scale_gradients, setup_context=_keep_gradients)  # f
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """``total += left @ right``, in place where the precision is the same."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
+    """``total += left @ right``, in place where the precision allows."""
+    if left.dtype == torch.bfloat16:
         total += left @ right
+    else:  # a float16 product, of as many terms as there are positions, could overflow
+        total.addmm_(left.to(total.dtype), right.to(total.dtype))
 
 
 def empty_rows(x: Tensor, width: int, dtype: torch.dtype) -> Tensor:

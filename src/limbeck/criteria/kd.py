@@ -37,6 +37,6 @@ class KD(nn.Module):
                 f"teacher {tuple(teacher.shape)}"
             )
         log_p_student = F.log_softmax(student / self.temperature, dim=1)
-        log_p_teacher = F.log_softmax(teacher / self.temperature, dim=1)
+        log_p_teacher = F.log_softmax(teacher.detach() / self.temperature, dim=1)
         divergence = F.kl_div(log_p_student, log_p_teacher, reduction="batchmean", log_target=True)
         return self.temperature**2 * divergence

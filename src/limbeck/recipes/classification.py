@@ -104,9 +104,10 @@ def distill(
             ChannelTransform(),
             weight=weight,
         )
+    share = sum(label != UNLABELLED for label in train_images.labels) / len(train_images)
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[teacher_dtype]
     return Recipe(
-        task=Classification(len(classes), student_inputs, teacher_inputs, label_smoothing),
+        task=Classification(len(classes), student_inputs, teacher_inputs, label_smoothing, share),
         student=student_model,
         teacher=teacher_model,
         matches=[match],

@@ -22,12 +22,20 @@ class Classification:
         classes: Number of classes K.
         student, teacher: What each takes.
         label_smoothing: Of the cross entropy, in [0, 1).
+        labelled_share: Share of the training images that have a label.
     """
 
     metric = "top1"
 
-    def __init__(self, classes: int, student: Inputs, teacher: Inputs | None = None, label_smoothing: float = 0.0):
-        self.classes, self.label_smoothing = classes, label_smoothing
+    def __init__(
+        self,
+        classes: int,
+        student: Inputs,
+        teacher: Inputs | None = None,
+        label_smoothing: float = 0.0,
+        labelled_share: float = 1.0,
+    ):
+        self.classes, self.label_smoothing, self.labelled_share = classes, label_smoothing, labelled_share
         self._for_student = Preprocess(student)
         self._for_teacher = Preprocess(teacher or student)
         self.teacher_says: Tensor | None = None  # (N) class by index of the validation image
@@ -42,12 +50,15 @@ class Classification:
         return batch["label"]
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        """Mean cross entropy over the labelled images of the batch; 0 where there is none."""
+        """Cross entropy, summed over the labelled images of a batch, over how many of them a batch has on average.
+
+        Not over how many this one has: so the number of processes and micro-batches makes no difference.
+        """
         label = batch["label"]
         total = F.cross_entropy(
             output.float(), label, ignore_index=UNLABELLED, label_smoothing=self.label_smoothing, reduction="sum"
         )
-        return total / (label != UNLABELLED).sum().clamp_min(1)
+        return total / (self.labelled_share * len(label))
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
         return self._measure(model, self._for_student, loader)[0]

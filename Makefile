@@ -1,0 +1,25 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test
+demo: .venv/demo
+	$(BIN)/limbeck demo --out runs/demo
+
+test: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+	@echo "lines of src: $$(cat $$(find src -name '*.py') | wc -l)"
+
+# One environment for both; each installs what it needs, in the versions of constraints.txt.
+.venv/demo: pyproject.toml constraints.txt | .venv
+	$(BIN)/pip install --constraint constraints.txt --editable '.[digits]'
+	@touch $@
+
+.venv/dev: pyproject.toml constraints.txt | .venv
+	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv:
+	$(PYTHON) -m venv .venv

@@ -1,0 +1,120 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from limbeck.cli import main
+
+NETS = Path(__file__).with_name("nets.py")
+SMALL = ("--data", "digits", "--augment", "shift", "--size", "8", "--workers", "0", "--batch-size", "32")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A teacher, a student alone, and a distilled student, made as a user would."""
+    folder = tmp_path_factory.mktemp("cli")
+    teacher, alone, distilled = (str(folder / name) for name in ("teacher", "alone", "distilled"))
+    main(["train", "classification", *SMALL, "--model", f"{NETS}:big", "--epochs", "6", "--out", teacher])
+    student = [*SMALL, "--images", "320", "--epochs", "2"]
+    main(["train", "classification", *student, "--model", f"{NETS}:small", "--out", alone])
+    small = f"{NETS}:small"
+    main(["distill", "classification", *student, "--teacher", teacher, "--student", small, "--out", distilled])
+    return folder
+
+
+def test_a_run_records_arguments_versions_and_hashes(runs):
+    record = json.loads((runs / "distilled" / "recipe.json").read_text())
+    assert record["arguments"]["method"] == "ChannelTransform"
+    assert record["arguments"]["budget"]["epochs"] == 2
+    assert record["versions"]["torch"]
+    assert len(record["sha256"]["teacher"]) == 64
+
+
+def test_evaluate_shows_teacher_student_and_student_alone_as_their_runs_measured_them(runs, capsys):
+    main(["evaluate", str(runs / "distilled"), str(runs / "alone")])
+    shown = capsys.readouterr().out
+    rows = {line.split("│")[1].split()[-1]: line for line in shown.splitlines() if line.startswith("│")}
+    for name in ("teacher", "distilled", "alone"):
+        log = (runs / name / "metrics.jsonl").read_text().splitlines()
+        best = max(entry["top1"] for entry in map(json.loads, log) if entry["kind"] == "val")
+        assert f"{best:.4f}" in rows[str(runs / name)]
+    assert "agreement" in shown
+
+
+def test_layers_lists_paths_shapes_and_strides_and_how_two_models_meet(capsys):
+    main(["layers", f"{NETS}:small", "--size", "16", "--beside", f"{NETS}:big", "--beside-size", "32", "--depth", "1"])
+    shown = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
+    assert ["2", "map", "(8, 8, 8)", "2"] in rows
+    assert "2 (8x8) and 2 (16x16) meet at 16x16: the student's is resized" in shown
+
+
+def test_a_run_is_resumed_by_its_folder(runs, capsys):
+    main(["distill", str(runs / "distilled"), "--resume"])
+    assert "resumed from" in capsys.readouterr().out
+
+
+def test_a_recipe_of_ones_own_is_the_function_named_like_its_file(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from limbeck.recipe import Budget, Recipe\n"
+        "from limbeck.recipes import classification\n\n"
+        "def mine(images: int = 64) -> Recipe:\n"
+        '    """My own.\n\n    Args:\n        images: How many.\n    """\n'
+        '    data = classification.Data("digits", images=images, augment="none")\n'
+        f'    return classification.train(data, "{NETS}:small", size=8, budget=Budget(1, 32, workers=0))\n'
+    )
+    main(["distill", f"{tmp_path}/mine.py", "--images", "96", "--out", str(tmp_path / "run")])
+    assert "96 training images" in capsys.readouterr().out
+    assert (tmp_path / "run" / "student.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["distil"], "no command 'distil'; there are distill, train"),
+        (["distill", "clasification"], "takes a recipe (classification, or FILE.py) or a run folder"),
+        (["evaluate", "nothing"], "name the folder of a run"),
+        (["layers", "timm:resnt18"], "nearest: resnet18"),
+        (
+            ["train", "classification", "--data", "nowhere", "--model", "timm:resnet10t", "--out", "nowhere/run"],
+            "no folder nowhere; pass a folder of images, cifar10:DIR",
+        ),
+    ],
+)
+def test_a_mistake_ends_with_one_line_that_says_the_remedy(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert not Path("nowhere").exists()
+
+
+def test_a_run_folder_is_not_overwritten(runs, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "classification", *SMALL, "--model", f"{NETS}:big", "--out", str(runs / "teacher")])
+    assert "holds a run already; go on with --resume, or choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["train", "classification"], "--augment"),
+        (["distill", "classification"], "--teacher-weights"),
+        (["evaluate"], "--batch-size"),
+        (["layers"], "--beside"),
+        (["demo"], "--out"),
+    ],
+)
+def test_every_command_explains_its_options(command, option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    assert option in capsys.readouterr().out
+
+
+def test_without_a_command_there_is_an_overview_of_all(capsys):
+    main([])
+    shown = capsys.readouterr().out
+    assert all(f"limbeck {command}" in shown for command in ("train", "distill", "evaluate", "layers", "demo"))
