@@ -369,3 +369,8 @@ def test_layer_that_runs_twice_is_refused_in_either_model(twice):
     models[twice].steps = lambda block, x: block.a(block.a(x))
     with pytest.raises(RuntimeError, match="layer a of Block ran twice"):
         distiller_of(Match("a", "a", MSE()), **models)
+
+
+def test_weight_that_is_neither_a_number_nor_auto_is_refused():
+    with pytest.raises(ValueError, match="weight is 'atuo'; it is a number, or 'auto'"):
+        Match("body", "body", nn.MSELoss(), weight="atuo")

@@ -9,7 +9,7 @@ import pytest
 import limbeck
 
 ROOT = Path(limbeck.__file__).parent
-CORE = ["calibration", "capture", "distiller", "fold", "layers", "preflight", "projectors", "teacher"]
+CORE = ["calibration", "capture", "distiller", "fold", "layers", "match", "preflight", "projectors", "teacher"]
 CRITERIA = [f"criteria/{path.stem}" for path in sorted(ROOT.glob("criteria/*.py"))]
 ALONE = [*CRITERIA, "calibration", "capture", "fold", "projectors"]  # import nothing of the core
 

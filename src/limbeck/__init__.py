@@ -2,7 +2,8 @@
 
 from limbeck import criteria
 from limbeck.capture import Capture, Layer
-from limbeck.distiller import Distilled, Distiller, Match
+from limbeck.distiller import Distilled, Distiller
+from limbeck.match import Match
 from limbeck.projectors import channels_first, conv1x1, first, tokens_to_map
 from limbeck.teacher import Teacher, prepare_teacher
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from limbeck.capture import Layer
-from limbeck.distiller import Distiller, Feature, Match, first_of, gather
+from limbeck.distiller import Distiller
+from limbeck.match import Feature, Match, first_of, gather
 from limbeck.teacher import Example, call
 
 

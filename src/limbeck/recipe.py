@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.utils.data import Dataset
 
-from limbeck.distiller import Match
+from limbeck.match import Match
 from limbeck.tasks import Task
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -21,13 +17,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset, default_collate
 
-from limbeck.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from limbeck.checkpoint import load_checkpoint, save_checkpoint
 from limbeck.data.order import TrainOrder, seed_of
 from limbeck.display import Display, show
 from limbeck.distiller import Distiller
 from limbeck.preflight import preflight
 from limbeck.recipe import Recipe
+from limbeck.record import drop_after, log, save_student
 from limbeck.schedule import learning_rate, make_optimizer
+from limbeck.signals import StopRequest
 from limbeck.teacher import prepare_teacher
 
 EXAMPLE = 8  # images that the matches are built from and looked over with
@@ -65,7 +63,7 @@ def train(
         OSError: The disk did not take a file.
     """
     training = Training(recipe, run, tracker, quiet)
-    with training.display, training.stop_signals():
+    with training.display, training.stop_request.watch():
         training.start(resume)
         for epoch in range(training.epoch, recipe.budget.epochs):
             for batches in training.steps(epoch):
@@ -99,7 +97,7 @@ class Training:
         self.val_loader = self._loader(recipe.val_data, batch_size=budget.batch_size)
         self._losses: list[Tensor] = []  # (terms) of each step since the last look
         self._names: list[str] = []
-        self._stop = False
+        self.stop_request = StopRequest()
 
     def start(self, resume: bool) -> None:
         """Check what can be checked, build the model, and load the newest checkpoint."""
@@ -126,7 +124,7 @@ class Training:
             self.display.say(f"no checkpoint in {self.run}: starting from the beginning")
         if self.accelerator.is_main_process:
             self.run.mkdir(parents=True, exist_ok=True)
-            _drop_after(self.run / "metrics.jsonl", self.step, self.epoch)
+            drop_after(self.run / "metrics.jsonl", self.step, self.epoch)
         self.accelerator.init_trackers("limbeck")
 
     def _build(self, example: Any) -> nn.Module:
@@ -277,9 +275,7 @@ class Training:
 
     def _save_student(self, student: nn.Module, name: str, metrics: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
-            tensors = {key: value.detach().cpu().clone().contiguous() for key, value in student.state_dict().items()}
-            card = json.dumps({**self.recipe.card, "metrics": metrics})
-            write_atomically(self.run / name, safetensors.torch.save(tensors, {"limbeck": card}))
+            save_student(student, self.run / name, {**self.recipe.card, "metrics": metrics})
 
     def _train_loader(self, epoch: int, start: int = 0) -> DataLoader[Any]:
         order = TrainOrder(
@@ -305,46 +301,14 @@ class Training:
 
     def _log(self, kind: str, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
-            with (self.run / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"kind": kind, "step": self.step, "epoch": self.epoch, **values}) + "\n")
+            log(self.run / "metrics.jsonl", kind, self.step, self.epoch, values)
         self.accelerator.log({f"{kind}/{name}": value for name, value in values.items()}, step=self.step)
-
-    @contextmanager
-    def stop_signals(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C end the run after the step at hand; a second one ends it at once."""
-
-        def request(number: int, _: Any) -> None:
-            self._stop = True
-            signal.signal(number, signal.default_int_handler)
-
-        numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
-        before = {number: signal.signal(number, request) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def stopping(self) -> bool:
         """Whether to stop: on many processes all of them agree, every few steps."""
         if self.accelerator.num_processes == 1:
-            return self._stop
+            return self.stop_request.made
         if self.step % LOG_EVERY:
             return False
-        flag = torch.tensor(float(self._stop), device=self.accelerator.device)
+        flag = torch.tensor(float(self.stop_request.made), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum").item())
-
-
-def _drop_after(path: Path, step: int, epoch: int) -> None:
-    """Keep of a log what was written before a checkpoint: what came after is about to be written again."""
-    if path.is_file():
-        lines = [line for line in path.read_text().splitlines() if _is_before(line, step, epoch)]
-        write_atomically(path, "".join(line + "\n" for line in lines).encode())
-
-
-def _is_before(line: str, step: int, epoch: int) -> bool:
-    try:
-        entry = json.loads(line)
-    except ValueError:  # cut short by a kill
-        return False
-    return bool(entry["step"] <= step and entry["epoch"] <= epoch)

@@ -15,8 +15,8 @@ from limbeck.capture import Layer
 from limbeck.criteria import KD, ChannelTransform
 from limbeck.data.images import UNLABELLED, Images, first_of_each_class, load_images, read_unlabelled
 from limbeck.data.transforms import Augment, TrainImages, ValImages, augmentation
-from limbeck.distiller import Match
 from limbeck.layers import last_feature
+from limbeck.match import Match
 from limbeck.models import Inputs, build_model, load_weights
 from limbeck.recipe import Budget, Recipe
 from limbeck.tasks.classification import Classification

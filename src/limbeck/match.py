@@ -1,0 +1,144 @@
+"""What follows what: a layer of the student, a layer of the teacher, and the criterion that compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.calibration import AutoWeight
+from limbeck.capture import Layer
+from limbeck.projectors import MakeProjector, fit_grid
+from limbeck.teacher import as_layer
+
+Criterion = Callable[..., Tensor]  # (student, teacher) -> scalar; nn.MSELoss() is one
+Feature = Tensor | tuple[Tensor, ...]
+
+
+class Match(nn.Module):
+    """Make the student's feature at one layer follow the teacher's at another.
+
+    A map of another height or width is brought to the teacher's grid first, then goes through the projector, then to
+    the criterion, in float32 also under mixed precision.
+
+    A criterion is any callable of (student, teacher) that gives a scalar. One with weights is an ``nn.Module`` with a
+    method ``build(student, teacher)``, called once with example features. What else it wants, it declares by an
+    attribute: ``needs_truth`` (it is called with ``truth`` as third argument), ``any_shape`` (its features need not
+    have one shape), ``mixed_precision`` (it takes features in low precision and mixes precisions by itself).
+
+    Args:
+        student: Layer of the student, or its dotted path; a tuple of them for a criterion that fuses several.
+        teacher: Layer of the teacher, likewise.
+        criterion: Compares the two features.
+        weight: Multiplies the criterion's value; ``"auto"`` measures it over the first batches (see ``AutoWeight``).
+        projector: Builds the trained map from the student's channels to the teacher's, such as ``conv1x1``.
+    """
+
+    def __init__(
+        self,
+        student: Layer | str | Sequence[Layer | str],
+        teacher: Layer | str | Sequence[Layer | str],
+        criterion: Criterion,
+        *,
+        weight: float | Literal["auto"] = 1.0,
+        projector: MakeProjector | None = None,
+    ):
+        super().__init__()
+        self.student = as_layers(student)
+        self.teacher = as_layers(teacher)
+        self.criterion = criterion
+        if isinstance(weight, str) and weight != "auto":
+            raise ValueError(f"weight is {weight!r}; it is a number, or 'auto'")
+        self.auto = AutoWeight() if weight == "auto" else None
+        self._weight = None if weight == "auto" else float(weight)
+        self.make_projector = projector
+        self.projector: nn.Module | None = None
+
+    def __str__(self) -> str:
+        name = getattr(self.criterion, "__name__", type(self.criterion).__name__)
+        return f"{name}:{names_of(self.student)}"
+
+    @property
+    def weight(self) -> float | None:
+        """What the criterion is multiplied by; ``None`` while ``"auto"`` is still measuring."""
+        return self.auto.value if self.auto is not None else self._weight
+
+    def build(self, student: Feature, teacher: Feature) -> None:
+        """Build the projector and the criterion from one example of each feature."""
+        if self.make_projector is not None:
+            if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
+                raise ValueError(f"{self}: a projector takes one layer of each model, not a tuple of layers")
+            example = fit_grid(student, teacher)
+            self.projector = self.make_projector(example, teacher).to(teacher.device)
+        student, teacher = self._arrange(student, teacher)
+        if hasattr(self.criterion, "build"):
+            self.criterion.build(student, teacher)
+            self.to(first_of(teacher).device)
+        elif (
+            isinstance(student, Tensor)
+            and isinstance(teacher, Tensor)
+            and not getattr(self.criterion, "any_shape", False)
+        ):
+            self._check_shapes(student, teacher)
+
+    def forward(self, student: Feature, teacher: Feature, truth: Any = None) -> Tensor:
+        """The criterion's value, not yet weighted."""
+        with torch.autocast(first_of(student).device.type, enabled=False):
+            student, teacher = self._arrange(student, teacher)
+            further = (truth,) if getattr(self.criterion, "needs_truth", False) else ()
+            value: Tensor = self.criterion(student, teacher, *further)
+            return value
+
+    def weigh(self, value: Tensor, sources: dict[Layer, list[Tensor]] | None) -> Tensor:
+        """The weighted value; while ``"auto"`` measures, 0 with that gradient watched."""
+        if (weight := self.weight) is not None:
+            return value * weight
+        assert self.auto is not None
+        if sources is None or not value.requires_grad:
+            return value * 0
+        weighted: Tensor = self.auto.measure(value, [tensor for layer in self.student for tensor in sources[layer]])
+        return weighted
+
+    def _arrange(self, student: Feature, teacher: Feature) -> tuple[Feature, Feature]:
+        if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
+            return tuple(map(in_float32, student)), tuple(map(in_float32, teacher))
+        if self.projector is not None or not getattr(self.criterion, "mixed_precision", False):
+            student, teacher = in_float32(student), in_float32(teacher)
+        student = fit_grid(student, teacher)
+        return student if self.projector is None else self.projector(student), teacher
+
+    def _check_shapes(self, student: Tensor, teacher: Tensor) -> None:
+        if student.shape == teacher.shape:
+            return
+        remedy = "for other channels pass projector=conv1x1"
+        if student.ndim != teacher.ndim:
+            remedy = "read both as maps, for example Layer(path, read=tokens_to_map(prefix=1))"
+        raise ValueError(
+            f"student {names_of(self.student)} gives {tuple(student.shape)}, "
+            f"teacher {names_of(self.teacher)} gives {tuple(teacher.shape)}; {remedy}"
+        )
+
+
+def as_layers(layers: Layer | str | Sequence[Layer | str]) -> tuple[Layer, ...]:
+    if isinstance(layers, Layer | str):
+        return (as_layer(layers),)
+    return tuple(as_layer(layer) for layer in layers)
+
+
+def names_of(layers: tuple[Layer, ...]) -> str:
+    return "+".join(map(str, layers))
+
+
+def gather(features: dict[Layer, Tensor], layers: tuple[Layer, ...]) -> Feature:
+    """One feature for one layer, a tuple for several."""
+    return features[layers[0]] if len(layers) == 1 else tuple(features[layer] for layer in layers)
+
+
+def first_of(feature: Feature) -> Tensor:
+    return feature if isinstance(feature, Tensor) else feature[0]
+
+
+def in_float32(feature: Tensor) -> Tensor:
+    return feature.float() if feature.dtype in (torch.bfloat16, torch.float16) else feature
