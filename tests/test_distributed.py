@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from limbeck.calibration import RATIO
 from limbeck.cli import main as limbeck
 
 MODELS = """
@@ -110,7 +111,8 @@ def test_gradients_are_bitwise_equal_on_all_processes(ranks: list[dict]) -> None
 
 def test_auto_weight_is_the_first_processs_on_all(ranks: list[dict]) -> None:
     assert ranks[0]["weight"] == ranks[1]["weight"]
-    assert ranks[0]["weight"] == pytest.approx(ranks[0]["quotients"].log().mean().exp().item(), rel=1e-3)
+    expected = RATIO * ranks[0]["quotients"].log().mean().exp().item()
+    assert ranks[0]["weight"] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes without a GPU, the one process would have it")
