@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from limbeck.capture import Capture
+from limbeck.capture import Capture, evaluating
 from limbeck.match import Match, gather
 from limbeck.teacher import Example, Teacher, call
 
@@ -117,9 +117,7 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def _build(self, example: Example, truth: Any, teacher_inputs: Example | None) -> None:
-        modes = {module: module.training for module in self.student.modules()}
-        self.eval()  # so that batch norm learns nothing from the example
-        try:
+        with evaluating(self):
             _, student = call(self._call_student, example)
             teacher = call(self.teacher, example if teacher_inputs is None else teacher_inputs)
             for match in self.matches:
@@ -133,6 +131,3 @@ class Distiller(nn.Module):
                     raise ValueError(
                         f"the criterion of {match} gives {shape}, not a scalar tensor; reduce it, as .mean()"
                     )
-        finally:
-            for module in self.modules():
-                module.training = modes.get(module, True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.capture import Layer
+from limbeck.capture import Layer, evaluating
 from limbeck.projectors import channels_first, tokens_to_map
 
 
@@ -50,15 +50,13 @@ def survey(model: nn.Module, *inputs: Any) -> list[Found]:
         *inputs: What to call it with; square images let a map kept as (B, H, W, C) be told apart.
     """
     found: list[Found] = []
-    modes = {module: module.training for module in model.modules()}
     hooks = [module.register_forward_hook(partial(_record, found, path)) for path, module in model.named_modules()]
     try:
-        model.eval()(*inputs)
+        with evaluating(model):
+            model(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     return found
 
 
@@ -68,9 +66,14 @@ def last_feature(model: nn.Module, *inputs: Any) -> Layer:
     Raises:
         ValueError: No submodule gives one with more than one position.
     """
+    return last_spatial(model, survey(model, *inputs)).layer
+
+
+def last_spatial(model: nn.Module, surveyed: list[Found]) -> Found:
+    """``last_feature`` among what a survey found already."""
     spatial = [
         found
-        for found in survey(model, *inputs)
+        for found in surveyed
         if (grid := found.grid()) and grid[0] * grid[1] > 1 and found.tensor._version == found.version
     ]
     if not spatial:
@@ -79,7 +82,7 @@ def last_feature(model: nn.Module, *inputs: Any) -> Layer:
             "use larger images, or name a layer (limbeck layers shows what there is)"
         )
     same = [found for found in spatial if found.tensor is spatial[-1].tensor]
-    return min(same, key=lambda found: found.path.count(".")).layer  # the outermost module that gives it
+    return min(same, key=lambda found: found.path.count("."))  # the outermost module that gives it
 
 
 def _record(found: list[Found], path: str, module: nn.Module, inputs: Any, output: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limbeck.capture import Layer
+from limbeck.capture import Layer, evaluating
 from limbeck.distiller import Distiller
 from limbeck.match import Feature, Match, first_of, gather
 from limbeck.teacher import Example, call
@@ -36,16 +36,10 @@ def preflight(
         ValueError: A criterion is not finite or is 0, or brings no gradient to the student's feature or to a weight of
             its own or of its projector.
     """
-    modes = {module: module.training for module in distiller.modules()}
-    distiller.eval()
-    try:
-        with torch.enable_grad():
-            teacher = call(distiller.teacher, inputs if teacher_inputs is None else teacher_inputs)
-            _, student = call(distiller._call_student, inputs)
-            return [_look(match, student, teacher, truth) for match in distiller.matches]
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(distiller), torch.enable_grad():
+        teacher = call(distiller.teacher, inputs if teacher_inputs is None else teacher_inputs)
+        _, student = call(distiller._call_student, inputs)
+        return [_look(match, student, teacher, truth) for match in distiller.matches]
 
 
 def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tensor], truth: Any) -> Row:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from limbeck.data.images import Images, load_images
 from limbeck.data.transforms import ValImages
 from limbeck.display import wide_console
-from limbeck.layers import last_feature, survey
+from limbeck.layers import last_spatial, survey
 from limbeck.models import build_model, load_weights, read_card
 from limbeck.tasks.classification import Classification
 
@@ -115,15 +115,15 @@ def _show_layers(console: Console, name: str, size: int | None, depth: int) -> t
     table = Table(title=f"{name} at {inputs.size} px", title_justify="left")
     for column in ("layer", "kind", "shape", "stride"):
         table.add_column(column, overflow="fold")
-    grids = {}
-    for found in survey(built, image):
-        grid = grids[found.path] = found.grid()
+    all_found = survey(built, image)
+    for found in all_found:
+        grid = found.grid()
         if found.path.count(".") < depth:
             stride = f"{inputs.size / grid[0]:g}" if grid else ""
             table.add_row(found.path or '"" (output)', found.kind, str(found.shape[1:]), stride)
     console.print(table)
-    path = last_feature(built, image).path
-    grid = grids[path]
-    assert grid is not None  # last_feature gives spatial features only
-    console.print(f"last feature map: {path}")
-    return path, grid
+    last = last_spatial(built, all_found)
+    grid = last.grid()
+    assert grid is not None  # it is spatial
+    console.print(f"last feature map: {last.path}")
+    return last.path, grid

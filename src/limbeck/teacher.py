@@ -120,11 +120,10 @@ def prepare_teacher(
     prepared = Teacher(model, wanted, truncate=truncate)
     prepared.channels_last = channels_last
     _check_equal(expected, call(prepared, example))
-    if dtype is None and not compile:
-        return prepared
-    prepared.capture.remove()
-    prepared = Teacher(model if dtype is None else model.to(dtype), wanted, truncate=truncate, compile=compile)
-    prepared.channels_last, prepared.cast = channels_last, dtype is not None
+    prepared.compiled = compile
+    if dtype is not None:
+        prepared.to(dtype)
+        prepared.cast = True
     return prepared
 
 
