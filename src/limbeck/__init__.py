@@ -4,20 +4,38 @@ from limbeck import criteria
 from limbeck.capture import Capture, Layer
 from limbeck.distiller import Distilled, Distiller
 from limbeck.match import Match
-from limbeck.projectors import channels_first, conv1x1, first, tokens_to_map
+from limbeck.projectors import (
+    channels_first,
+    conv1x1,
+    conv1x1_if_needed,
+    conv_bn,
+    conv_bn_relu,
+    first,
+    orthogonal,
+    pooled,
+    tokens_to_map,
+)
 from limbeck.teacher import Teacher, prepare_teacher
+from limbeck.weights import EarlyDecay, WarmUp
 
 __all__ = [
     "Capture",
     "Distilled",
     "Distiller",
+    "EarlyDecay",
     "Layer",
     "Match",
     "Teacher",
+    "WarmUp",
     "channels_first",
     "conv1x1",
+    "conv1x1_if_needed",
+    "conv_bn",
+    "conv_bn_relu",
     "criteria",
     "first",
+    "orthogonal",
+    "pooled",
     "prepare_teacher",
     "tokens_to_map",
 ]

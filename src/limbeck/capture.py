@@ -26,9 +26,10 @@ class Layer:
 
     path: str  # as nn.Module.get_submodule takes it; "" is the model's output
     read: Callable[[Any], Tensor] | None = None  # None: the submodule returns one tensor
+    input: bool = False  # what the submodule takes, not what it returns: of a ReLU, the feature before activation
 
     def __str__(self) -> str:
-        return self.path or "output"
+        return f"{self.path}:input" if self.input else self.path or "output"
 
 
 class Capture:
@@ -61,7 +62,10 @@ class Capture:
         self.sources: dict[Layer, list[Tensor]] | None = None  # where set: all tensors that each submodule returned
         # A partial of a method, not a closure: copy.deepcopy(model) then records into its own copy.
         self._hooks = [
-            find(model, layer.path).register_forward_hook(partial(self._store, layer)) for layer in self.layers
+            find(model, layer.path).register_forward_pre_hook(partial(self._store_input, layer))
+            if layer.input
+            else find(model, layer.path).register_forward_hook(partial(self._store, layer))
+            for layer in self.layers
         ]
 
     def remove(self) -> None:
@@ -94,6 +98,9 @@ class Capture:
                     "ReLU(inplace=True); match that module instead, or set its inplace=False"
                 )
         return output, {layer: features[layer] for layer in self.layers}
+
+    def _store_input(self, layer: Layer, module: nn.Module, inputs: Any) -> None:
+        self._store(layer, module, inputs, inputs[0] if inputs else None)
 
     def _store(self, layer: Layer, module: nn.Module, inputs: Any, output: Any) -> None:
         features = self._features

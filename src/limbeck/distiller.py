@@ -87,16 +87,23 @@ class Distiller(nn.Module):
             truth: Given to the criteria that need the ground truth.
             teacher_inputs: Inputs of the teacher where they differ from the student's, such as another image size.
         """
-        if self.training and torch.is_grad_enabled() and any(match.weight is None for match in self.matches):
+        if self.training and torch.is_grad_enabled() and any(match.measuring for match in self.matches):
             measured: Distilled = self._measure(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
             return measured
         return self._compare(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
+
+    def set_progress(self, progress: float) -> None:
+        """Tell how far training has come, in [0, 1], to the matches whose weight is a function of it."""
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress is {progress}; it is the part of training that is done, from 0 to 1")
+        for match in self.matches:
+            match.set_progress(progress)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _measure(self, *args: Any, **kwargs: Any) -> Distilled:
         """A forward pass while a weight is measured: without compilation, which hides gradients inside the student."""
         for match in self.matches:
-            if match.auto is not None and match.weight is None:
+            if match.auto is not None and match.measuring:
                 match.auto.collect(str(match))
         self._call_student.sources = {}
         try:
@@ -122,8 +129,10 @@ class Distiller(nn.Module):
             teacher = call(self.teacher, example if teacher_inputs is None else teacher_inputs)
             for match in self.matches:
                 pair = gather(student, match.student), gather(teacher, match.teacher)
-                if getattr(match.criterion, "needs_truth", False) and truth is None:
-                    raise ValueError(f"{match} needs the ground truth: pass truth=... here and in each call")
+                needs = getattr(match.criterion, "needs_truth", False)
+                if needs and truth is None:
+                    what = f" ({needs})" if isinstance(needs, str) else ""
+                    raise ValueError(f"{match} needs the ground truth{what}: pass truth=... here and in each call")
                 match.build(*pair)
                 value = match(*pair, truth)
                 if not isinstance(value, Tensor) or value.ndim != 0:

@@ -23,6 +23,7 @@ class Found:
     shape: tuple[int, ...]
     tensor: Tensor
     version: int  # differs from the tensor's own once a later module has changed it in place
+    module: nn.Module
 
     @property
     def layer(self) -> Layer:
@@ -71,23 +72,71 @@ def last_feature(model: nn.Module, *inputs: Any) -> Layer:
 
 def last_spatial(model: nn.Module, surveyed: list[Found]) -> Found:
     """``last_feature`` among what a survey found already."""
-    spatial = [
-        found
-        for found in surveyed
-        if (grid := found.grid()) and grid[0] * grid[1] > 1 and found.tensor._version == found.version
-    ]
-    if not spatial:
+    return stages(model, surveyed)[-1]
+
+
+def stages(model: nn.Module, surveyed: list[Found], most: int = 4) -> list[Found]:
+    """The last spatial feature of each size before the model's last one, and that one, from the first to the last.
+
+    For a hierarchical network these are the outputs of its stages, of which the last ``most`` are taken; a plain
+    transformer has one size, so one stage.
+
+    Raises:
+        ValueError: No submodule gives a feature with more than one position.
+    """
+    by_grid: dict[tuple[int, int], Found] = {}
+    for found in surveyed:
+        grid = found.grid()
+        if grid and grid[0] * grid[1] > 1 and found.tensor._version == found.version:
+            by_grid.pop(grid, None)  # the order is that of the last ones
+            by_grid[grid] = found
+    if not by_grid:
         raise ValueError(
             f"no submodule of {type(model).__name__} gives a map or tokens with more than one position; "
             "use larger images, or name a layer (limbeck layers shows what there is)"
         )
-    same = [found for found in spatial if found.tensor is spatial[-1].tensor]
-    return min(same, key=lambda found: found.path.count("."))  # the outermost module that gives it
+    return [_outermost(found, surveyed) for found in by_grid.values()][-most:]
+
+
+def before_activation(model: nn.Module, surveyed: list[Found], feature: Found) -> Layer:
+    """Where to read a feature before the activation that ends it; the feature itself where there is none.
+
+    The activation is kept from changing its input in place, which does not change what it returns.
+
+    Raises:
+        ValueError: It cannot be read, since the activation is no module of its own, or one that runs several times.
+    """
+    named = [found for found in surveyed if found.tensor is feature.tensor and _is_activation(found.module)]
+    if not named:
+        if feature.tensor.min() < 0:
+            return feature.layer  # as a linear bottleneck gives it
+        raise ValueError(
+            f"{feature.path} of {type(model).__name__} ends in an activation that is no module, so its input cannot be "
+            "read; name the layers yourself"
+        )
+    activation = named[0]
+    if sum(found.path == activation.path for found in surveyed) > 1:
+        raise ValueError(
+            f"{activation.path} of {type(model).__name__} runs several times, so that its last input cannot be read; "
+            "timm's models have one activation for each place"
+        )
+    if hasattr(activation.module, "inplace"):
+        activation.module.inplace = False  # type: ignore[assignment]
+    return Layer(activation.path, feature.layer.read, input=True)
+
+
+def _outermost(feature: Found, surveyed: list[Found]) -> Found:
+    same = [found for found in surveyed if found.tensor is feature.tensor and found.version == feature.version]
+    return min(same, key=lambda found: found.path.count("."))
+
+
+def _is_activation(module: nn.Module) -> bool:
+    return type(module).__module__ in ("torch.nn.modules.activation", "timm.layers.activations")
 
 
 def _record(found: list[Found], path: str, module: nn.Module, inputs: Any, output: Any) -> None:
     if isinstance(output, Tensor):
-        found.append(Found(path, _kind(output), tuple(output.shape), output, output._version))
+        found.append(Found(path, _kind(output), tuple(output.shape), output, output._version, module))
 
 
 def _kind(output: Tensor) -> str:

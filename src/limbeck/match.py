@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from limbeck.teacher import as_layer
 
 Criterion = Callable[..., Tensor]  # (student, teacher) -> scalar; nn.MSELoss() is one
 Feature = Tensor | tuple[Tensor, ...]
+Weight = float | Literal["auto"] | Callable[[float], float]
 
 
 class Match(nn.Module):
@@ -25,16 +27,21 @@ class Match(nn.Module):
 
     A criterion is any callable of (student, teacher) that gives a scalar. One with weights is an ``nn.Module`` with a
     method ``build(student, teacher)``, called once with example features. What else it wants, it declares by an
-    attribute: ``needs_truth`` (it is called with ``truth`` as third argument), ``any_shape`` (its features need not
-    have one shape), ``mixed_precision`` (it takes features in low precision and mixes precisions by itself).
+    attribute: ``needs_truth`` (it is called with ``truth`` as third argument; say in words what that is), ``any_shape``
+    (its features need not have one shape), ``mixed_precision`` (it takes features in low precision and mixes precisions
+    by itself).
 
     Args:
         student: Layer of the student, or its dotted path; a tuple of them for a criterion that fuses several.
         teacher: Layer of the teacher, likewise.
         criterion: Compares the two features.
-        weight: Multiplies the criterion's value; ``"auto"`` measures it over the first batches (see ``AutoWeight``).
+        weight: Multiplies the criterion's value: a number; ``"auto"``, measured over the first batches (see
+            ``AutoWeight``); or a function of progress in [0, 1], such as ``EarlyDecay(6.0)``, which then has to be told
+            by ``Distiller.set_progress`` before each training step.
         projector: Builds the trained map from the student's channels to the teacher's, such as ``conv1x1``.
     """
+
+    scheduled: Tensor  # a weight that is a function of progress, now; a tensor, or each value would compile anew
 
     def __init__(
         self,
@@ -42,7 +49,7 @@ class Match(nn.Module):
         teacher: Layer | str | Sequence[Layer | str],
         criterion: Criterion,
         *,
-        weight: float | Literal["auto"] = 1.0,
+        weight: Weight = 1.0,
         projector: MakeProjector | None = None,
     ):
         super().__init__()
@@ -50,9 +57,15 @@ class Match(nn.Module):
         self.teacher = as_layers(teacher)
         self.criterion = criterion
         if isinstance(weight, str) and weight != "auto":
-            raise ValueError(f"weight is {weight!r}; it is a number, or 'auto'")
+            raise ValueError(f"weight is {weight!r}; it is a number, 'auto', or a function of progress in [0, 1]")
         self.auto = AutoWeight() if weight == "auto" else None
-        self._weight = None if weight == "auto" else float(weight)
+        self.schedule = weight if callable(weight) else None
+        self.constant = float(weight) if isinstance(weight, int | float) else None
+        self.register_buffer("scheduled", None if self.schedule is None else torch.zeros(()), persistent=False)
+        self._progress_known = False
+        if self.schedule is not None:
+            self.set_progress(0.0)
+            self._progress_known = False
         self.make_projector = projector
         self.projector: nn.Module | None = None
 
@@ -62,8 +75,25 @@ class Match(nn.Module):
 
     @property
     def weight(self) -> float | None:
-        """What the criterion is multiplied by; ``None`` while ``"auto"`` is still measuring."""
-        return self.auto.value if self.auto is not None else self._weight
+        """What the criterion is multiplied by now; ``None`` while ``"auto"`` is still measuring."""
+        if self.schedule is not None:
+            return self.scheduled.item()
+        return self.auto.value if self.auto is not None else self.constant
+
+    @property
+    def measuring(self) -> bool:
+        """Whether the weight is ``"auto"`` and not known yet."""
+        return self.auto is not None and self.auto.value is None
+
+    def set_progress(self, progress: float) -> None:
+        """Bring a weight that is a function of progress up to date; others stay as they are."""
+        if self.schedule is None:
+            return
+        weight = float(self.schedule(progress))
+        if not math.isfinite(weight):
+            raise ValueError(f"the weight of {self} is {weight} at progress {progress:.4g}")
+        self.scheduled.fill_(weight)
+        self._progress_known = True
 
     def build(self, student: Feature, teacher: Feature) -> None:
         """Build the projector and the criterion from one example of each feature."""
@@ -93,9 +123,18 @@ class Match(nn.Module):
 
     def weigh(self, value: Tensor, sources: dict[Layer, list[Tensor]] | None) -> Tensor:
         """The weighted value; while ``"auto"`` measures, 0 with that gradient watched."""
-        if (weight := self.weight) is not None:
-            return value * weight
-        assert self.auto is not None
+        if self.schedule is not None:
+            if self.training and value.requires_grad and not self._progress_known:
+                raise RuntimeError(
+                    f"the weight of {self} is a function of progress: call set_progress(step / steps) of the distiller "
+                    "before each training step"
+                )
+            return value * self.scheduled
+        if self.auto is None:
+            assert self.constant is not None
+            return value * self.constant
+        if self.auto.value is not None:
+            return value * self.auto.value
         if sources is None or not value.requires_grad:
             return value * 0
         weighted: Tensor = self.auto.measure(value, [tensor for layer in self.student for tensor in sources[layer]])

@@ -61,10 +61,12 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
             f"{match} gives no gradient to {match.student[0]}; does the criterion detach what it is given?"
         )
     gradients = torch.autograd.grad(value, [*every, *weights.values()], allow_unused=True)
+    # Behind a layer that starts at zero, as some do on purpose, gradients are zero at first, but not absent.
+    starts_at_zero = any(weight.ndim > 1 and not weight.any() for weight in weights.values())
     for name, gradient in zip([*map(str, match.student), *weights], gradients, strict=True):
-        if gradient is None or not gradient.any():
+        if gradient is None or not (gradient.any() or (starts_at_zero and name in weights)):
             raise ValueError(f"{match} gives no gradient to {name}, so that would never learn")
-    weight = "auto" if match.weight is None else f"{match.weight:.4g}"
+    weight = "auto" if match.measuring else f"{match.weight:.4g}" if match.schedule is None else str(match.schedule)
     return Row(
         str(match),
         _describe(match.student, features),

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal as orthogonal_parametrization
 
 MakeProjector = Callable[[Tensor, Tensor], nn.Module]  # from one example of the student's and the teacher's feature
 
@@ -53,6 +54,21 @@ def channels_first(output: Tensor) -> Tensor:
     return output.permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True)
+class pooled:  # noqa: N801 - it is used as a function: Layer("layer4", read=pooled())
+    """Read the mean over a map's positions, (B, C, 1, 1), as a classifier does.
+
+    Args:
+        read: How to read the map (B, C, H, W) first; ``None`` where the submodule returns it.
+    """
+
+    read: Callable[[Any], Tensor] | None = None
+
+    def __call__(self, output: Any) -> Tensor:
+        feature: Tensor = output if self.read is None else self.read(output)
+        return feature.mean((2, 3), keepdim=True)
+
+
 def fit_grid(student: Tensor, teacher: Tensor) -> Tensor:
     """Bring a student map (B, C, H, W) to the teacher's height and width: by area when it shrinks, else bilinearly."""
     if student.ndim != 4 or teacher.ndim != 4 or student.shape[-2:] == teacher.shape[-2:]:
@@ -71,3 +87,46 @@ def conv1x1(student: Tensor, teacher: Tensor) -> nn.Module:
     if student.ndim == 4:
         return nn.Conv2d(student.shape[1], teacher.shape[1], kernel_size=1)
     return nn.Linear(student.shape[-1], teacher.shape[-1])
+
+
+def conv1x1_if_needed(student: Tensor, teacher: Tensor) -> nn.Module:
+    """``conv1x1`` where the numbers of channels differ, nothing where they are equal."""
+    channel = 1 if student.ndim == 4 else -1
+    return nn.Identity() if student.shape[channel] == teacher.shape[channel] else conv1x1(student, teacher)
+
+
+def conv_bn(student: Tensor, teacher: Tensor) -> nn.Sequential:
+    """A 1x1 convolution and batch norm, for maps (B, C, H, W), as before the margin ReLU of ``OFD``."""
+    if student.ndim != 4:
+        raise ValueError(
+            f"batch norm projectors take maps (B, C, H, W), not {tuple(student.shape)}; use conv1x1, or read tokens as "
+            "a map: Layer(..., read=tokens_to_map(...))"
+        )
+    channels = teacher.shape[1]
+    return nn.Sequential(nn.Conv2d(student.shape[1], channels, 1, bias=False), nn.BatchNorm2d(channels))
+
+
+def conv_bn_relu(student: Tensor, teacher: Tensor) -> nn.Sequential:
+    """A 1x1 convolution, batch norm and ReLU, as FitNets and Channel Distillation have it in common code.
+
+    For maps (B, C, H, W) that the teacher gives after a ReLU, since nothing below 0 can be followed.
+    """
+    return conv_bn(student, teacher).append(nn.ReLU())
+
+
+class orthogonal(nn.Module):  # noqa: N801 - a projector, as the functions above
+    """A linear map whose matrix is kept orthogonal, so that it cannot learn in the student's place: VkD.
+
+    https://arxiv.org/abs/2403.06213. For maps (B, C, H, W), tokens (B, N, D) and vectors (B, D), without a bias. The
+    paper compares with the teacher's feature after a layer norm without weights, by smooth L1.
+    """
+
+    def __init__(self, student: Tensor, teacher: Tensor):
+        super().__init__()
+        self.channel = 1 if student.ndim == 4 else -1
+        linear = nn.Linear(student.shape[self.channel], teacher.shape[self.channel], bias=False)
+        self.linear = orthogonal_parametrization(linear)
+
+    def forward(self, student: Tensor) -> Tensor:
+        projected: Tensor = self.linear(student.movedim(self.channel, -1))
+        return projected.movedim(-1, self.channel)

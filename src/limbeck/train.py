@@ -162,7 +162,10 @@ class Training:
     def train_step(self, batches: list[Any]) -> None:
         """One optimizer step, over its micro-batches."""
         budget, accelerator = self.budget, self.accelerator
-        rate = learning_rate(budget, self.step, budget.epochs * self.steps_per_epoch, self.steps_per_epoch)
+        steps = budget.epochs * self.steps_per_epoch
+        rate = learning_rate(budget, self.step, steps, self.steps_per_epoch)
+        if isinstance(self.bare, Distiller):
+            self.bare.set_progress(self.step / steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
@@ -216,8 +219,10 @@ class Training:
         if isinstance(self.bare, Distiller):
             weights = {str(match): match.weight for match in self.bare.matches}
             if weights != self.report.weights and None not in weights.values():
+                shown = ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items())
+                if not self.report.weights:  # later ones, of a schedule, are in the log
+                    self.display.say(f"weights: {shown}")
                 self.report.weights = weights
-                self.display.say("weights: " + ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items()))
                 self._log("weights", {name: weight for name, weight in weights.items() if weight is not None})
 
     def finish_epoch(self, epoch: int) -> None:

@@ -1,40 +1,116 @@
 """Every public criterion, with features to try it on. A new criterion is a line here; test_contract.py has the laws."""
 
+import copy
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from limbeck import criteria
 
 MAPS = [(3, 4, 6, 6), (1, 4, 6, 6), (2, 4, 5, 3)]  # (B, C, H, W), with one sample, with odd height and width
 TOKENS = [(3, 9, 4), (1, 9, 4), (2, 5, 4)]  # (B, N, D)
-LOGITS = [(3, 5), (1, 5)]  # (B, K)
+LOGITS = [(3, 5), (1, 5), (2, 4, 3, 1)]  # (B, K), and (B, K, H, W)
 
 
 class Case(NamedTuple):
     """A criterion on features of one shape."""
 
     id: str  # begins with its name in limbeck.criteria
-    criterion: Callable[[Tensor, Tensor], Callable[[Tensor, Tensor], Tensor]]  # made for a pair of features
+    criterion: Callable[[Tensor, Tensor], nn.Module]  # made for a pair of features
     student: Callable[[], Tensor]
     teacher: Callable[[], Tensor]
+    truth: Callable[[Tensor], tuple[Any, ...]] = lambda teacher: ()  # what follows the two features
+    minimum: float | None = 1e-12  # how near to 0 it comes at student == teacher; None: its minimum is not there
+    exact: bool = True  # the gradient is that of the value, nothing being detached on purpose
+
+
+def plain(make: Callable[[], nn.Module]) -> Callable[[Tensor, Tensor], nn.Module]:
+    """For criteria without weights."""
+
+    def criterion(student: Tensor, teacher: Tensor) -> nn.Module:
+        made = make()
+        if hasattr(made, "build"):
+            made.build(student, teacher)
+        return made
+
+    return criterion
+
+
+# Criteria with weights, such that these leave nonnegative features as they are: their minimum is at student == teacher.
 
 
 def channel_transform(student: Tensor, teacher: Tensor) -> criteria.ChannelTransform:
-    """One whose transform leaves nonnegative features as they are, so that its minimum is at student == teacher."""
     criterion = criteria.ChannelTransform()
     criterion.build(student, teacher)
     with torch.no_grad():
         for layer in (criterion.hidden, criterion.output):
-            layer.weight.copy_(torch.eye(*layer.weight.shape))
-            layer.bias.zero_()
+            to_identity(layer)
     return criterion.to(student.dtype)
 
 
-def kd(student: Tensor, teacher: Tensor) -> criteria.KD:
-    return criteria.KD()
+def mgd(student: Tensor, teacher: Tensor) -> criteria.MGD:
+    criterion = criteria.MGD()
+    criterion.build(student, teacher)
+    to_identity(criterion.generator[0])
+    to_identity(criterion.generator[2])
+    return criterion.eval().to(student.dtype)  # nothing is masked
+
+
+def fgd(student: Tensor, teacher: Tensor) -> criteria.FGD:
+    torch.manual_seed(0)
+    criterion = criteria.FGD(1, 0.5, 0.5, 0.05)
+    criterion.build(student, teacher)
+    nn.init.normal_(criterion.student_context.transform[-1].weight)
+    criterion.teacher_context = copy.deepcopy(criterion.student_context)
+    return criterion.to(student.dtype)
+
+
+def fkd(student: Tensor, teacher: Tensor) -> criteria.FKD:
+    torch.manual_seed(0)
+    criterion = criteria.FKD(0.5, 1, 0.5)
+    criterion.build(student, teacher)
+    for layer in (criterion.map_feature, criterion.map_channels, criterion.map_positions, criterion.map_relations):
+        to_identity(layer)
+    criterion.teacher_relations = copy.deepcopy(criterion.student_relations)
+    return criterion.to(student.dtype)
+
+
+class Levels(nn.Module):
+    """Give a criterion of several layers one map at three scales."""
+
+    def __init__(self, criterion: nn.Module, student: Tensor, teacher: Tensor):
+        super().__init__()
+        self.criterion = criterion
+        criterion.build(self.split(student), self.split(teacher))
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return self.criterion(self.split(student), self.split(teacher))
+
+    def split(self, feature: Tensor) -> tuple[Tensor, ...]:
+        return feature, F.avg_pool2d(feature, 2), feature.mean((2, 3), keepdim=True)
+
+
+def review_kd(student: Tensor, teacher: Tensor) -> Levels:
+    criterion = Levels(criteria.ReviewKD(), student, teacher)
+    for fusion in criterion.criterion.fusions:
+        for convolution, norm in (fusion.take, fusion.give):
+            to_identity(convolution)
+            norm.eps = 0  # so that it changes nothing in eval mode
+        if fusion.attend is not None:
+            nn.init.zeros_(fusion.attend.weight)
+            with torch.no_grad():
+                fusion.attend.bias.copy_(torch.tensor([1000.0, -1000.0]))  # all of its own, nothing of the deeper ones
+    return criterion.eval().to(student.dtype)
+
+
+@torch.no_grad()
+def to_identity(layer: nn.Linear | nn.Conv2d) -> None:
+    nn.init.eye_(layer.weight) if layer.weight.ndim == 2 else nn.init.dirac_(layer.weight)
+    if layer.bias is not None:
+        layer.bias.zero_()
 
 
 def random(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -45,19 +121,54 @@ def positive(shape: tuple[int, ...], seed: int) -> Tensor:
     return 0.1 + torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def cases(name: str, criterion: Callable, feature: Callable, shapes: list[tuple[int, ...]]) -> list[Case]:
+def classes(teacher: Tensor) -> tuple[Tensor]:
+    """What the teacher says, but wrong for the second image."""
+    labels = teacher.argmax(1)
+    labels[1:2] = (labels[1:2] + 1) % teacher.shape[1]
+    return (labels,)
+
+
+def boxes(teacher: Tensor) -> tuple[list[Tensor]]:
+    """Two that overlap in the first image, none in the others."""
+    first = torch.tensor([[0.1, 0.1, 0.5, 0.6], [0.3, 0.3, 0.4, 0.5]])
+    return ([first, *[torch.zeros(0, 4)] * (len(teacher) - 1)],)
+
+
+def cases(
+    name: str, criterion: Callable, feature: Callable, shapes: list[tuple[int, ...]], **options: Any
+) -> list[Case]:
     return [
         Case(
             f"{name} {'x'.join(map(str, shape))}",
             criterion,
             lambda shape=shape: feature(shape, seed=0),
             lambda shape=shape: feature(shape, seed=1),
+            **options,
         )
         for shape in shapes
     ]
 
 
+SEVERAL = [shape for shape in MAPS + TOKENS if shape[0] > 1]  # for criteria that relate images to each other
+TRIPLES = [(3, 4, 6, 6), (4, 4, 5, 3), (3, 9, 4), (4, 6)]
+
 CRITERIA = [
+    *cases("AttentionTransfer", plain(criteria.AttentionTransfer), random, MAPS + TOKENS),
+    *cases("ChannelDistillation", plain(criteria.ChannelDistillation), random, MAPS + TOKENS),
     *cases("ChannelTransform", channel_transform, positive, MAPS + TOKENS),
-    *cases("KD", kd, random, LOGITS),
+    *cases("Cosine", plain(criteria.Cosine), random, MAPS + TOKENS),
+    *cases("CWD", plain(criteria.CWD), random, MAPS + TOKENS),
+    *cases("DIST", plain(criteria.DIST), random, [(3, 5), (2, 4, 3, 1)], minimum=1e-5),  # its eps keeps it from 0
+    *cases("DKD", plain(criteria.DKD), random, LOGITS, truth=classes),
+    *cases("FGD", fgd, random, MAPS, truth=boxes),
+    *cases("FKD", fkd, random, MAPS, exact=False),  # its mask of attention is taken as given
+    *cases("GuidedKD", plain(criteria.GuidedKD), random, LOGITS, truth=classes),
+    *cases("KD", plain(criteria.KD), random, LOGITS),
+    *cases("MGD", mgd, positive, MAPS),
+    *cases("NKD", plain(criteria.NKD), random, LOGITS, truth=classes, minimum=None),
+    *cases("OFD", plain(criteria.OFD), random, MAPS + TOKENS),
+    *cases("PKD", plain(criteria.PKD), random, MAPS + TOKENS),
+    *cases("ReviewKD", review_kd, positive, MAPS),
+    *cases("RKD", plain(criteria.RKD), random, TRIPLES),
+    *cases("SimilarityPreserving", plain(criteria.SimilarityPreserving), random, SEVERAL),
 ]

@@ -1,15 +1,14 @@
-import gc
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from limbeck.criteria import ChannelTransform
 from limbeck.criteria.channel_transform import CHUNK, one_pass
+from tests.criteria.checks import channels_last, large_tensors_kept, value_and_gradients
 from tests.models import compiled
 
 MAPS = (3, 4, 5, 7), (3, 6, 5, 7)
@@ -33,18 +32,9 @@ def make(shapes=MAPS, hidden=None, dtype=torch.float64, seed=0):
     return criterion.to(dtype), student.requires_grad_(), teacher
 
 
-def value_and_gradients(function, criterion, student, teacher):
-    value = function(student, teacher)
-    return [value, *torch.autograd.grad(value, [student, *criterion.parameters()])]
-
-
 def check_equals_naive(criterion, student, teacher, function=None):
     expected = value_and_gradients(partial(naive, criterion), criterion, student, teacher)
     torch.testing.assert_close(value_and_gradients(function or criterion, criterion, student, teacher), expected)
-
-
-def channels_last(feature):
-    return feature.detach().contiguous(memory_format=torch.channels_last).requires_grad_(feature.requires_grad)
 
 
 # --- it is the formula ---
@@ -87,21 +77,6 @@ def test_gradients_pass_gradcheck(monkeypatch, shapes):
         return functional_call(criterion, dict(zip(names, weights, strict=True)), (student, teacher))
 
     assert torch.autograd.gradcheck(loss, (student, *weights))
-
-
-def test_golden_value():
-    k = torch.arange(3 * 4 * 4 * 4, dtype=torch.float64).view(3, 4, 4, 4)
-    criterion = ChannelTransform()
-    criterion.build(k, k)
-    i, j = torch.arange(4.0, dtype=torch.float64)[:, None], torch.arange(4.0, dtype=torch.float64)
-    with torch.no_grad():
-        criterion.double()
-        criterion.hidden.weight.copy_(0.5 * torch.sin(i + 2 * j + 1))
-        criterion.hidden.bias.fill_(0.1)
-        criterion.output.weight.copy_(0.5 * torch.cos(2 * i + j))
-        criterion.output.bias.fill_(-0.05)
-    value = criterion(torch.sin(0.7 * k + 0.3), 1.5 * torch.cos(0.4 * k))
-    assert value.item() == pytest.approx(82.853534, abs=1e-6)
 
 
 # --- gradients in every use ---
@@ -213,27 +188,6 @@ def test_sums_under_autocast_are_in_float32(dtype, target):
     assert loss.item() == pytest.approx(positions * error**2, rel=1e-3)
     assert gradients == pytest.approx([positions * error, 2 * positions * error], rel=5e-3)
     assert criterion.hidden.bias.grad.item() == pytest.approx(2 * positions * error, rel=5e-3)
-
-
-def large_tensors(size):
-    """The storages of at least so many bytes that Python's objects hold."""
-    tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)]
-    return {id_of(tensor) for tensor in tensors if tensor.untyped_storage().nbytes() >= size}
-
-
-def id_of(tensor):
-    return tensor.untyped_storage()._cdata
-
-
-def large_tensors_kept(function, student, teacher):
-    """How many tensors of at least the student feature's size the forward pass keeps for the backward pass."""
-    size, saved = student.untyped_storage().nbytes(), []
-    before = large_tensors(size) | {id_of(student), id_of(teacher)}
-    with saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
-        loss = function(student, teacher)
-    after = large_tensors(size)  # with what autograd saved, which the list holds
-    loss.backward()
-    return len(after - before)
 
 
 def test_only_the_gradient_of_the_students_feature_is_kept_for_the_backward_pass():

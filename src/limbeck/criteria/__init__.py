@@ -1,6 +1,41 @@
 """What is compared, and how: a criterion is any callable of (student, teacher) that gives a scalar."""
 
+from limbeck.criteria.attention_transfer import AttentionTransfer
+from limbeck.criteria.channel_distillation import ChannelDistillation
 from limbeck.criteria.channel_transform import ChannelTransform
+from limbeck.criteria.cosine import Cosine
+from limbeck.criteria.cwd import CWD
+from limbeck.criteria.dist import DIST
+from limbeck.criteria.dkd import DKD
+from limbeck.criteria.fgd import FGD
+from limbeck.criteria.fkd import FKD
+from limbeck.criteria.guided_kd import GuidedKD
 from limbeck.criteria.kd import KD
+from limbeck.criteria.mgd import MGD
+from limbeck.criteria.nkd import NKD
+from limbeck.criteria.ofd import OFD
+from limbeck.criteria.pkd import PKD
+from limbeck.criteria.review_kd import ReviewKD
+from limbeck.criteria.rkd import RKD
+from limbeck.criteria.similarity_preserving import SimilarityPreserving
 
-__all__ = ["KD", "ChannelTransform"]
+__all__ = [
+    "CWD",
+    "DIST",
+    "DKD",
+    "FGD",
+    "FKD",
+    "KD",
+    "MGD",
+    "NKD",
+    "OFD",
+    "PKD",
+    "RKD",
+    "AttentionTransfer",
+    "ChannelDistillation",
+    "ChannelTransform",
+    "Cosine",
+    "GuidedKD",
+    "ReviewKD",
+    "SimilarityPreserving",
+]

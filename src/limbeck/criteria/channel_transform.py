@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-CHUNK = {"cpu": 2**21, "cuda": 2**24}  # elements of the largest temporary: measured on CPU, chosen on CUDA
+from limbeck.criteria.one_pass import CHUNK
 
 
 class ChannelTransform(nn.Module):

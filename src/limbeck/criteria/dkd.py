@@ -1,0 +1,59 @@
+"""Decoupled knowledge distillation: target and other classes apart. https://arxiv.org/abs/2203.08679"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.criteria.logits import at, divergence, labels_of, mean_where, rows, standardised, without
+
+
+class DKD(nn.Module):
+    """The divergence of ``KD`` in two parts: is it the true class, and if not, which other.
+
+    ``target * KL((p_y, 1 - p_y)) + others * KL(p without y)``, each times temperature squared and averaged over the
+    labelled images. Follows the authors' code; the warm-up over 20 of 240 epochs is a weight: ``WarmUp(1.0, 1 / 12)``.
+
+    Args:
+        target: The paper's alpha.
+        others: The paper's beta: 8 on CIFAR (6 or 2 for weak teachers); on ImageNet 0.5 for ResNet-18, 2 for MobileNet.
+        temperature: The paper's T; 4 on CIFAR, 1 on ImageNet.
+        standardise: Bring each image's logits to mean 0 and deviation 1 first (arXiv 2403.01427).
+
+    Shapes:
+        student, teacher: logits (B, K) or (B, K, H, W); truth: classes (B) or (B, H, W), negative where there is none.
+        Gives a scalar.
+
+    Raises:
+        ValueError: The numbers of classes differ, or the truth is no class for each image.
+    """
+
+    any_shape = True
+    needs_truth = "the class of each image"
+
+    def __init__(
+        self, target: float = 1.0, others: float = 8.0, temperature: float = 4.0, *, standardise: bool = False
+    ):
+        super().__init__()
+        self.target, self.others = target, others
+        self.temperature, self.standardise = temperature, standardise
+
+    def forward(self, student: Tensor, teacher: Tensor, truth: Any) -> Tensor:
+        student, teacher = rows(self, student, teacher)
+        labels, known = labels_of(self, truth, student)
+        if self.standardise:
+            student, teacher = standardised(student), standardised(teacher)
+        rest = without(student, labels), without(teacher, labels)
+        # As two logits: that of the true class, and the one that stands for all others.
+        true_student, true_teacher = (
+            torch.stack([at(logits, labels), self._joined(others)], 1)
+            for logits, others in zip((student, teacher), rest, strict=True)
+        )
+        target = divergence(true_student, true_teacher, self.temperature)
+        others = divergence(*rest, self.temperature)
+        return mean_where(self.target * target + self.others * others, known)
+
+    def _joined(self, logits: Tensor) -> Tensor:
+        return self.temperature * torch.logsumexp(logits / self.temperature, dim=1)

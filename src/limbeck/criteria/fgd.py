@@ -1,0 +1,129 @@
+"""Focal and global distillation for detectors: objects, background and relations apart. https://arxiv.org/abs/2111.11837"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.criteria.attention import over_channels, over_positions
+from limbeck.criteria.maps import as_maps, only_maps
+from limbeck.criteria.one_pass import sum_of_pieces
+
+
+class FGD(nn.Module):
+    """Squared L2 distance weighed by the teacher's attention and by the boxes, and L1 distance of the attentions.
+
+    ``(sum((foreground * M_fg + background * M_bg) * A * (student - teacher)**2) + attention * sum(|A(student) -
+    A(teacher)|) + relation * sum((G_s(student) - G_t(teacher))**2)) / B`` for one level of an FPN. ``A`` is the
+    teacher's attention over positions times that over channels; ``M_fg`` is one over a box's cells inside it (the
+    largest where boxes overlap), ``M_bg`` one over the number of other cells outside all; ``G`` are two blocks of
+    global context, trained with the student and dropped afterwards. Follows the authors' code (Yang et al., arXiv
+    2111.11837).
+
+    Args:
+        foreground, background, attention, relation: The paper's alpha, beta, gamma and lambda, for RetinaNet; a
+            twentieth of them, with lambda a tenth, for two-stage detectors; 1.6 times for FCOS and RepPoints.
+        temperature: Of the attention; 0.8 for FCOS.
+
+    Shapes:
+        student, teacher: maps (B, C, H, W); truth: for each image boxes (n, 4), as left, top, right, bottom in
+        fractions of the image that the model sees. Gives a scalar.
+
+    Raises:
+        ValueError: The truth is not boxes for each image.
+    """
+
+    needs_truth = "the boxes of each image"
+    student_context: nn.Module
+    teacher_context: nn.Module
+
+    def __init__(
+        self,
+        foreground: float = 1e-3,
+        background: float = 5e-4,
+        attention: float = 5e-4,
+        relation: float = 5e-6,
+        temperature: float = 0.5,
+    ):
+        super().__init__()
+        self.foreground, self.background = foreground, background
+        self.attention, self.relation = attention, relation
+        self.temperature = temperature
+
+    def build(self, student: Tensor, teacher: Tensor) -> None:
+        """Make the two blocks of global context for features like these."""
+        only_maps(self, student, teacher)
+        as_maps(self, student, teacher)
+        self.student_context = GlobalContext(teacher.shape[1])
+        self.teacher_context = GlobalContext(teacher.shape[1])
+
+    def forward(self, student: Tensor, teacher: Tensor, truth: Any) -> Tensor:
+        student, teacher = as_maps(self, student, teacher)
+        check_boxes(truth, len(student))
+        weights = torch.stack([self._weigh(boxes.to(student), *student.shape[2:]) for boxes in truth])
+        own = list(self.parameters())
+        return sum_of_pieces(self._distance, student, teacher, weights, weights=own) / len(student)
+
+    def _weigh(self, boxes: Tensor, height: int, width: int) -> Tensor:
+        """The weight of every cell, (1, H, W), from one image's boxes (n, 4)."""
+        inside = cells_of(boxes, height, width)
+        outside = (inside == 0).to(inside)
+        return (self.foreground * inside + self.background * outside / outside.sum().clamp(min=1))[None]
+
+    def _distance(self, student: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
+        here, there = ([f(x, self.temperature) for f in (over_positions, over_channels)] for x in (student, teacher))
+        focal = (weights * there[0] * there[1] * (student - teacher).square()).sum()
+        attention = sum((a - b).abs().sum() for a, b in zip(here, there, strict=True))
+        relation = (self.student_context(student) - self.teacher_context(teacher)).square().sum()
+        total: Tensor = focal + self.attention * attention + self.relation * relation
+        return total
+
+
+def check_boxes(truth: Any, images: int) -> None:
+    boxes = truth if isinstance(truth, Sequence) else ()
+    if len(boxes) != images or not all(isinstance(b, Tensor) and b.ndim == 2 and b.shape[1] == 4 for b in boxes):
+        raise ValueError(
+            f"FGD needs the boxes of each of the {images} images as truth: a list of tensors (n, 4), in fractions of "
+            f"the image, not a {type(truth).__name__}; without boxes, MGD or PKD compare the same layers"
+        )
+
+
+def cells_of(boxes: Tensor, height: int, width: int) -> Tensor:
+    """One over the number of cells of the smallest box that a cell (H, W) is in; 0 where it is in none."""
+    if not len(boxes):
+        return boxes.new_zeros(height, width)
+    left, top, right, bottom = (boxes * boxes.new_tensor([width, height, width, height])).t()
+    left, top, right, bottom = left.floor(), top.floor(), right.ceil(), bottom.ceil()
+    area = (bottom + 1 - top) * (right + 1 - left)
+    row = torch.arange(height, device=boxes.device)
+    column = torch.arange(width, device=boxes.device)
+    rows = (row >= top[:, None]) & (row <= bottom[:, None])  # (n, H), both ends included
+    columns = (column >= left[:, None]) & (column <= right[:, None])
+    cells: Tensor = (rows[:, :, None] & columns[:, None, :]) / area[:, None, None]
+    return cells.amax(0)
+
+
+class GlobalContext(nn.Module):
+    """Add to every position what a channel-wise network makes of an attended mean of all (GcNet, arXiv 1904.11492)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.attend = nn.Conv2d(channels, 1, 1)
+        nn.init.kaiming_normal_(self.attend.weight, mode="fan_in")
+        self.transform = nn.Sequential(
+            nn.Conv2d(channels, channels // 2, 1),
+            nn.LayerNorm([channels // 2, 1, 1]),
+            nn.ReLU(),
+            nn.Conv2d(channels // 2, channels, 1),
+        )
+        for parameter in self.transform[-1].parameters():
+            nn.init.zeros_(parameter)  # at first nothing is added
+
+    def forward(self, feature: Tensor) -> Tensor:
+        attention = self.attend(feature).flatten(1).softmax(1)
+        context = torch.einsum("bcp,bp->bc", feature.flatten(2), attention)
+        added: Tensor = self.transform(context[:, :, None, None])
+        return feature + added

@@ -1,0 +1,94 @@
+"""Feature-based distillation for detectors: attention-guided and non-local. https://openreview.net/forum?id=uKhGRvM8QNH"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.criteria.attention import over_positions
+from limbeck.criteria.maps import as_maps, only_maps
+
+
+class FKD(nn.Module):
+    """L2 norms of four differences: features where either model attends, both attentions, and non-local relations.
+
+    ``feature * ||sqrt(M) * (teacher - conv1x1(student))|| + attention * (||mean_hw(teacher) -
+    linear(mean_hw(student))|| + ||mean_c(teacher) - conv3x3(mean_c(student))||) + relation * ||N_t(teacher) -
+    conv1x1(N_s(student))||``, for one level of an FPN; norms are over the whole batch, ``M`` is the mean of the two
+    attentions over positions, ``N`` are non-local blocks. All of them are trained with the student and dropped
+    afterwards.
+
+    Zhang and Ma, ICLR 2021. The authors have published no code; this follows the formulas and weights of the
+    implementation in mmrazor, as far as they are known. The start of the non-local blocks is this library's choice.
+
+    Args:
+        feature, attention, relation: Weights of the terms.
+        temperature: Of the attention.
+        reduction: Channels over those of a non-local block; 4 on the two largest levels.
+        pool: Stride at which a non-local block looks at the positions; 8 and 4 on the two largest levels.
+
+    Shapes:
+        student (B, C_s, H, W), teacher (B, C_t, H, W); gives a scalar.
+    """
+
+    any_shape = True
+
+    def __init__(
+        self,
+        feature: float = 7e-5,
+        attention: float = 4e-3,
+        relation: float = 7e-5,
+        temperature: float = 0.5,
+        reduction: int = 2,
+        pool: int = 2,
+    ):
+        super().__init__()
+        self.feature, self.attention, self.relation = feature, attention, relation
+        self.temperature, self.reduction, self.pool = temperature, reduction, pool
+
+    def build(self, student: Tensor, teacher: Tensor) -> None:
+        """Make what maps the student's feature and relations to the teacher's."""
+        only_maps(self, student, teacher)
+        here, there = student.shape[1], teacher.shape[1]
+        self.map_feature = nn.Conv2d(here, there, 1)
+        self.map_channels = nn.Linear(here, there)
+        self.map_positions = nn.Conv2d(1, 1, 3, padding=1)
+        self.map_relations = nn.Conv2d(here, there, 1)
+        self.student_relations = NonLocal(here, self.reduction, self.pool)
+        self.teacher_relations = NonLocal(there, self.reduction, self.pool)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        student, teacher = as_maps(self, student, teacher, channels=False)
+        mask = torch.stack([over_positions(feature, self.temperature) for feature in (student.detach(), teacher)])
+        feature = (teacher - self.map_feature(student)) * mask.mean(0).sqrt()
+        channels = teacher.mean((2, 3)) - self.map_channels(student.mean((2, 3)))
+        positions = teacher.mean(1, keepdim=True) - self.map_positions(student.mean(1, keepdim=True))
+        relations = self.teacher_relations(teacher) - self.map_relations(self.student_relations(student))
+        attention = torch.linalg.vector_norm(channels) + torch.linalg.vector_norm(positions)
+        total: Tensor = (
+            self.feature * torch.linalg.vector_norm(feature)
+            + self.attention * attention
+            + self.relation * torch.linalg.vector_norm(relations)
+        )
+        return total
+
+
+class NonLocal(nn.Module):
+    """Add to every position a sum of all positions, weighed by dot products (arXiv 1711.07971)."""
+
+    def __init__(self, channels: int, reduction: int, pool: int):
+        super().__init__()
+        inner = max(1, channels // reduction)
+        self.query, self.key, self.value = (nn.Conv2d(channels, inner, 1) for _ in range(3))
+        self.output = nn.Conv2d(inner, channels, 1)
+        self.pool = nn.MaxPool2d(pool, ceil_mode=True)  # an odd last row or column counts too
+
+    def forward(self, feature: Tensor) -> Tensor:
+        pooled = self.pool(feature)
+        query, key, value = (
+            layer(x).flatten(2) for layer, x in ((self.query, feature), (self.key, pooled), (self.value, pooled))
+        )
+        # Dot products without a softmax, so the small product of keys and values comes first.
+        related = (value @ key.transpose(1, 2) / key.shape[2]) @ query  # (B, inner, H * W)
+        output: Tensor = feature + self.output(related.view(*related.shape[:2], *feature.shape[2:]))
+        return output

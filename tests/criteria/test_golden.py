@@ -1,0 +1,109 @@
+"""Values of the criteria on fixed inputs, most of them checked against the code of the methods' authors."""
+
+import pytest
+import torch
+from torch import nn
+
+from limbeck import criteria
+from limbeck.criteria.ofd import margin_of
+from limbeck.criteria.review_kd import hierarchical_distance
+
+K = torch.arange(3 * 4 * 4 * 4, dtype=torch.float64).view(3, 4, 4, 4)
+STUDENT, TEACHER = torch.sin(0.7 * K + 0.3), 1.5 * torch.cos(0.4 * K)
+N = torch.arange(3 * 5, dtype=torch.float64).view(3, 5)
+LOGITS = torch.sin(1.1 * N), 2 * torch.cos(0.9 * N)  # of the student, of the teacher
+LABELS = torch.tensor([0, 1, 1])  # the teacher has 0, 2, 4
+BOXES = [torch.tensor([[0.3, 0.05, 0.7, 0.2]])] * 3  # rows 0 and 1, columns 1 to 3
+
+
+@pytest.mark.parametrize(
+    ("criterion", "value"),
+    [
+        (criteria.AttentionTransfer(), 0.022891),
+        (criteria.ChannelDistillation(), 0.006347),
+        (criteria.CWD(), 0.610012),
+        (criteria.CWD(temperature=4), 0.779989),
+        (criteria.PKD(), 0.959357),
+        (criteria.SimilarityPreserving(), 0.051980),
+        (criteria.RKD(distance=1, angle=0), 0.015829),
+        (criteria.RKD(distance=0, angle=1), 0.001731),
+        (hierarchical_distance, 1.031888),
+        (criteria.Cosine(1, 0), 0.996513),
+        (criteria.Cosine(0, 1), 0.644975),
+        (criteria.Cosine(), 0.961359),
+        (criteria.Cosine(0.5, 0.5), 0.820744),
+    ],
+    ids=str,
+)
+def test_of_two_maps(criterion, value):
+    assert criterion(STUDENT, TEACHER).item() == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("foreground", "background", "attention", "value"),
+    [(1, 0, 0, 8.640890), (0, 1, 0, 8.167953), (0, 0, 1, 9.984117)],
+    ids=["foreground", "background", "attention"],
+)
+def test_of_fgd(foreground, background, attention, value):
+    criterion = criteria.FGD(foreground, background, attention, relation=0)
+    criterion.build(STUDENT, TEACHER)
+    assert criterion.double()(STUDENT, TEACHER, BOXES).item() == pytest.approx(value, abs=1e-6)
+
+
+def test_of_the_channel_transform():
+    criterion = criteria.ChannelTransform()
+    criterion.build(STUDENT, TEACHER)
+    i, j = torch.arange(4.0, dtype=torch.float64)[:, None], torch.arange(4.0, dtype=torch.float64)
+    with torch.no_grad():
+        criterion.double()
+        criterion.hidden.weight.copy_(0.5 * torch.sin(i + 2 * j + 1))
+        criterion.hidden.bias.fill_(0.1)
+        criterion.output.weight.copy_(0.5 * torch.cos(2 * i + j))
+        criterion.output.bias.fill_(-0.05)
+    assert criterion(STUDENT, TEACHER).item() == pytest.approx(82.853534, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "value"),
+    [
+        (criteria.KD(), 0.562857),
+        (criteria.KD(temperature=4), 0.562857),
+        (criteria.KD(temperature=1), 0.413522),
+        (criteria.KD(temperature=2, standardise=True), 0.216042),
+        (criteria.DIST(1, 0), 0.507966),
+        (criteria.DIST(0, 1), 0.055321),
+        (criteria.DIST(), 0.563287),
+        (criteria.DIST(1, 0, temperature=4), 4.809738),
+        (criteria.DIST(0, 1, temperature=4), 0.738835),
+        (criteria.DIST(temperature=4), 5.548574),
+    ],
+    ids=str,
+)
+def test_of_logits(criterion, value):
+    assert criterion(*LOGITS).item() == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "value"),
+    [
+        (criteria.GuidedKD(), 0.715777),
+        (criteria.DKD(target=1, others=0), 0.296205),
+        (criteria.DKD(target=0, others=1), 0.331263),
+        (criteria.DKD(), 2.946310),
+        (criteria.NKD(others=0), 0.538290),
+        (criteria.NKD(others=1), 0.538290 + 1.112359),
+        (criteria.NKD(), 2.206828),
+    ],
+    ids=str,
+)
+def test_of_logits_with_labels(criterion, value):
+    assert criterion(*LOGITS, LABELS).item() == pytest.approx(value, abs=2e-6)
+
+
+@pytest.mark.parametrize(("mean", "deviation", "margin"), [(0.5, 1, -0.641077), (0, 1, -0.797885), (4, 1, -3)])
+def test_margin_of_ofd(mean, deviation, margin):
+    norm = nn.BatchNorm2d(2)
+    nn.init.constant_(norm.bias, mean)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([deviation, -deviation]))  # its sign changes nothing
+    assert margin_of(norm).flatten().tolist() == pytest.approx([margin] * 2, abs=1e-6)
