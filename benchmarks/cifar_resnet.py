@@ -1,5 +1,9 @@
-"""The small residual networks that CIFAR papers use, without a stem that shrinks the image."""
+"""The small residual networks that CIFAR papers use, without a stem that shrinks the image.
 
+Their weights are in channels_last, with which a step takes half the time on a CPU.
+"""
+
+import torch
 from torch import Tensor, nn
 
 
@@ -24,12 +28,27 @@ class Block(nn.Module):
 
 def resnet8(num_classes: int) -> nn.Module:
     """Widths 16, 32, 64 and one block a stage: 78 thousand parameters."""
-    return nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
-        Block(16, 16, 1),
-        Block(16, 32, 2),
-        Block(32, 64, 2),
+    return network(width=16, blocks=1, num_classes=num_classes)
+
+
+def resnet14x2(num_classes: int) -> nn.Module:
+    """Widths 32, 64, 128 and two blocks a stage: 0.7 million parameters."""
+    return network(width=32, blocks=2, num_classes=num_classes)
+
+
+def network(width: int, blocks: int, num_classes: int) -> nn.Module:
+    stem = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    net = nn.Sequential(
+        stem,
+        stage(width, width, blocks, stride=1),
+        stage(width, 2 * width, blocks, stride=2),
+        stage(2 * width, 4 * width, blocks, stride=2),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(64, num_classes),
+        nn.Linear(4 * width, num_classes),
     )
+    return net.to(memory_format=torch.channels_last)
+
+
+def stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Module:
+    return nn.Sequential(Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(blocks - 1)))

@@ -30,6 +30,20 @@ def test_a_run_records_arguments_versions_and_hashes(runs):
     assert len(record["sha256"]["teacher"]) == 64
 
 
+def test_the_papers_of_a_run_are_cited(runs, capsys):
+    main(["cite", str(runs / "distilled")])
+    assert "2303.13212" in capsys.readouterr().out
+
+
+def test_a_method_that_does_not_exist_is_refused_in_one_line(runs, tmp_path, capsys):
+    models = ["--teacher", str(runs / "teacher"), "--student", f"{NETS}:small"]
+    with pytest.raises(SystemExit):
+        main(["distill", "classification", *SMALL, *models, "--method", "ChanelTransform", "--out", str(tmp_path / "x")])
+    said = capsys.readouterr().err
+    assert said.startswith("limbeck: no method 'ChanelTransform'; did you mean ChannelTransform?")
+    assert len(said.splitlines()) == 1
+
+
 def test_evaluate_shows_teacher_student_and_student_alone_as_their_runs_measured_them(runs, capsys):
     main(["evaluate", str(runs / "distilled"), str(runs / "alone")])
     shown = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The command line: ``limbeck distill|train|layers|evaluate``."""
+"""The command line: ``limbeck distill|train|evaluate|layers|methods|cite``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ limbeck makes a small vision model learn from a big one.
       the student of a run, beside its teacher and beside other runs
   limbeck layers MODEL --size 224
       every layer of a model, with its feature's shape and stride
+  limbeck methods
+      every method that distill --method takes, with its paper, its layers and its weight
+  limbeck cite RUN
+      the BibTeX of the methods that a run used
   limbeck demo
       a teacher, a student alone and a distilled student on embedded digits, in two minutes
 
@@ -39,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     import tyro
 
-    from limbeck import runs, tables
+    from limbeck import reference, runs, tables
     from limbeck.recipes.demo import demo
 
     commands: dict[str, Callable[[list[str]], None]] = {
@@ -47,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
         "train": runs.train,
         "evaluate": tables.evaluate,
         "layers": tables.layers,
+        "methods": reference.methods,
+        "cite": reference.cite,
         "demo": lambda rest: tyro.cli(demo, args=rest, prog="limbeck demo"),
     }
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+from limbeck.models import read_card
 from limbeck.recipe import Recipe
 from limbeck.train import train
 
@@ -48,7 +49,7 @@ def compare(
     """Train every arm with every seed into ``out/ARM-SEED``, quietly, and take the last student's metric.
 
     The last, not the best: a best of many evaluations would be chosen on the images that it is measured with. A run
-    that is there already is resumed, so a comparison can be broken off.
+    that is there already is taken, or resumed, so a comparison can be broken off and grow.
 
     Args:
         arms: By name, what makes a recipe for a seed; the first is the baseline.
@@ -57,9 +58,11 @@ def compare(
     for name, make in arms.items():
         values = []
         for seed in seeds:
-            report = train(make(seed), out / f"{name}-{seed}", resume=True, quiet=True)
-            values.append(report.last[metric])
-            print(f"{name}, seed {seed}: {metric} {report.last[metric]:.4f}", flush=True)
+            run = out / f"{name}-{seed}"
+            if not (run / "student-last.safetensors").is_file():
+                train(make(seed), run, resume=True, quiet=True)
+            values.append(read_card(run / "student-last.safetensors")["metrics"][metric])
+            print(f"{name}, seed {seed}: {metric} {values[-1]:.4f}", flush=True)
         results.append(Arm(name, values))
     return results
 

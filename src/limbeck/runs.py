@@ -20,6 +20,7 @@ import tyro
 from accelerate import PartialState
 
 from limbeck.checkpoint import write_atomically
+from limbeck.methods import used_in
 from limbeck.models import function_in
 from limbeck.recipe import Recipe
 from limbeck.recipes import classification
@@ -64,7 +65,14 @@ def _run(command: str, built_in: dict[str, MakeRecipe], arguments: list[str]) ->
     recipe = make(**parsed.given)
     if first and not record.is_file():
         plain = {key: vars(value) if dataclasses.is_dataclass(value) else value for key, value in parsed.given.items()}
-        stored = {"command": command, "recipe": name, "argv": rest, "arguments": plain, **_circumstances(plain)}
+        started = {
+            "command": command,
+            "recipe": name,
+            "argv": rest,
+            "arguments": plain,
+            "uses": used_in(recipe.matches),
+        }
+        stored = {**started, **_circumstances(plain)}
         write_atomically(record, json.dumps(stored, indent=1, default=str).encode())
     train_recipe(recipe, parsed.out, resume=parsed.resume, tracker=parsed.tracker)
 

@@ -11,15 +11,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from limbeck.capture import Layer
-from limbeck.criteria import KD, ChannelTransform
 from limbeck.data.images import UNLABELLED, Images, first_of_each_class, load_images, read_unlabelled
 from limbeck.data.transforms import Augment, TrainImages, ValImages, augmentation
-from limbeck.layers import last_feature
-from limbeck.match import Match
+from limbeck.methods import Side, make_matches
 from limbeck.models import Inputs, build_model, load_weights
 from limbeck.recipe import Budget, Recipe
 from limbeck.tasks.classification import Classification
+
+ProjectorName = Literal["none", "conv1x1", "conv1x1_if_needed", "conv_bn", "conv_bn_relu", "orthogonal"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,11 @@ def distill(
     student: str,
     teacher_weights: str | None = None,
     student_weights: str | None = None,
-    method: Literal["ChannelTransform", "KD"] = "ChannelTransform",
-    weight: float | Literal["auto"] = "auto",
-    temperature: float = 4.0,
-    student_layer: str | None = None,
-    teacher_layer: str | None = None,
+    method: str = "ChannelTransform",
+    weight: float | str | None = None,
+    projector: ProjectorName | None = None,
+    student_layer: tuple[str, ...] = (),
+    teacher_layer: tuple[str, ...] = (),
     size: int | None = None,
     teacher_size: int | None = None,
     label_smoothing: float = 0.0,
@@ -76,11 +75,13 @@ def distill(
         student: Likewise.
         teacher_weights: A .safetensors or .pth file for the teacher, or "pretrained"; a run folder brings its own.
         student_weights: To start the student from; a classifier for other classes is left out. From scratch by default.
-        method: ChannelTransform (arXiv 2303.13212) compares the last feature maps, KD (arXiv 1503.02531) the logits.
-        weight: Of the method's loss; auto measures it over the first batches.
-        temperature: Of KD.
-        student_layer: Dotted path of the student's layer (see limbeck layers); by default its last feature map.
-        teacher_layer: Of the teacher, likewise.
+        method: A name that limbeck methods lists, with options as in KD:temperature=2,standardise=True; or FILE.py:NAME
+            for a criterion of your own.
+        weight: Of the method's loss: a number; auto, measured over the first batches; or a schedule, as
+            EarlyDecay:weight=6 or WarmUp:weight=1. By default what limbeck methods says.
+        projector: From the student's channels to the teacher's; by default what limbeck methods says.
+        student_layer: Dotted paths of the student's layers (see limbeck layers); by default those of the method.
+        teacher_layer: Of the teacher, likewise, one for each of the student's.
         size: The student's image size in pixels; its own by default.
         teacher_size: The teacher's.
         label_smoothing: Of the cross entropy.
@@ -95,22 +96,20 @@ def distill(
     student_model, student_inputs = _model(student, student_weights, classes, size, new_head=True)
     teacher_model, teacher_inputs = _model(teacher, teacher_weights, classes, teacher_size, new_head=False)
     load_size, notes = _load_size(data, train_images, [student_inputs, teacher_inputs])
-    if method == "KD":
-        match = Match("", "", KD(temperature), weight=weight)
-    else:
-        match = Match(
-            _layer(student_layer, student_model, student_inputs),
-            _layer(teacher_layer, teacher_model, teacher_inputs),
-            ChannelTransform(),
-            weight=weight,
-        )
+    matches = make_matches(
+        method,
+        Side(student_model, student_inputs.size, student_layer),
+        Side(teacher_model, teacher_inputs.size, teacher_layer),
+        weight=weight,
+        projector=projector,
+    )
     share = sum(label != UNLABELLED for label in train_images.labels) / len(train_images)
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[teacher_dtype]
     return Recipe(
         task=Classification(len(classes), student_inputs, teacher_inputs, label_smoothing, share),
         student=student_model,
         teacher=teacher_model,
-        matches=[match],
+        matches=matches,
         train_data=TrainImages(train_images, augmentation(data.augment, load_size), budget.seed),
         val_data=ValImages(val_images, load_size),
         budget=budget,
@@ -185,6 +184,8 @@ def _with_share(images: Images, share: float) -> Images:
         return images
     if not 0 <= share < 1:
         raise ValueError(f"labelled_share is {share}; it is a share from 0 up to, but not, 1")
+    if not labelled:
+        raise ValueError("no training image has a label: --labels must be 1 or more")
     repeats = math.ceil(share / (1 - share) * unlabelled / len(labelled))
     notes = [
         *images.notes,
@@ -208,10 +209,6 @@ def _load_size(data: Data, images: Images, inputs: list[Inputs]) -> tuple[int, l
     size = data.load_size or min(wanted, *images.read(0).shape[1:])
     sizes = " and ".join(str(each.size) for each in inputs)
     return size, [f"{len(images)} training images, augmented ({data.augment}) at {size} px, then brought to {sizes} px"]
-
-
-def _layer(path: str | None, model: nn.Module, inputs: Inputs) -> Layer:
-    return Layer(path) if path is not None else last_feature(model, torch.zeros(1, 3, inputs.size, inputs.size))
 
 
 def _card(model: str, inputs: Inputs, classes: list[str], load_size: int) -> dict[str, Any]:

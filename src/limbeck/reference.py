@@ -1,0 +1,98 @@
+"""What there is to choose from, and whose it is: ``limbeck methods`` and ``limbeck cite``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+import tyro
+from rich.table import Table
+
+from limbeck.display import wide_console
+from limbeck.match import Match
+from limbeck.methods import FURTHER_PAPERS, METHODS, Method
+
+COLUMNS = ("method", "paper", "compares", "read at", "projector", "weight", "trained, C 256")
+
+
+def methods(arguments: list[str]) -> None:
+    """Every method."""
+    tyro.cli(_methods, args=arguments, prog="limbeck methods")
+
+
+def _methods(markdown: bool = False) -> None:
+    """List the methods that --method takes: paper, what is compared, and what is used unless you say otherwise.
+
+    Trained is the number of parameters of projector and criterion between 256 and 256 channels; they are dropped after
+    training. Time and memory of each: benchmarks/criterion.py.
+
+    Args:
+        markdown: As a Markdown table.
+    """
+    rows = [row_of(name, method) for name, method in METHODS.items()]
+    if markdown:
+        print("\n".join("| " + " | ".join(row) + " |" for row in [COLUMNS, ["---"] * len(COLUMNS), *rows]))
+        return
+    table = Table()
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    wide_console().print(table)
+
+
+def row_of(name: str, method: Method) -> list[str]:
+    projector = method.projector.__name__ if method.projector else ""
+    weight = f"{method.weight:g}" if isinstance(method.weight, float) else str(method.weight)
+    trained = f"{trained_parameters(method):,}"
+    return [name, source(method.paper), method.compares, method.reads, projector, weight, trained]
+
+
+def trained_parameters(method: Method) -> int:
+    """Of projector and criterion, between maps of 256 channels, three where several are fused."""
+    shape = (2, 10) if method.reads == "output" else (2, 256, 8, 8)
+    feature = torch.zeros(3, *shape)[0]
+    example = (feature, feature, feature) if method.reads == "stages together" else feature
+    match = Match("", "", method.criterion(), projector=method.projector)
+    match.build(example, example)
+    return sum(parameter.numel() for parameter in match.parameters())
+
+
+def source(key: str) -> str:
+    """Where a paper is: its arXiv number, or its address."""
+    fields = dict(re.findall(r"(eprint|url) = {(.*)}", bibliography()[key]))
+    return f"arXiv {fields['eprint']}" if "eprint" in fields else fields["url"]
+
+
+def bibliography() -> dict[str, str]:
+    """BibTeX entries by key."""
+    entries = (files("limbeck") / "methods.bib").read_text().strip().split("\n\n")
+    return {entry.partition("{")[2].partition(",")[0]: entry for entry in entries}
+
+
+def cite(arguments: list[str]) -> None:
+    """The papers of a run."""
+    tyro.cli(_cite, args=arguments, prog="limbeck cite")
+
+
+def _cite(run: tyro.conf.Positional[Path], /) -> None:
+    """Print the BibTeX of the methods that a run used, and of limbeck.
+
+    Args:
+        run: Folder of a run.
+    """
+    record = run / "recipe.json"
+    if not record.is_file():
+        raise ValueError(f"{run} is no run: it has no recipe.json")
+    papers = {name: method.paper for name, method in METHODS.items()} | FURTHER_PAPERS
+    used = json.loads(record.read_text())["uses"]
+    for name in used:
+        if name not in papers:
+            print(f"limbeck: {name} is not limbeck's own; name its source yourself", file=sys.stderr)
+    keys = dict.fromkeys(papers[name] for name in used if name in papers)
+    entries = bibliography()
+    print("\n\n".join(entries[key] for key in [*keys, "limbeck"]))

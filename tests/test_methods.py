@@ -1,0 +1,166 @@
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from limbeck import Distiller, EarlyDecay, WarmUp, conv1x1, conv_bn, conv_bn_relu, criteria
+from limbeck.methods import METHODS, Side, find_method, make_matches, used_in, weight_of
+from limbeck.preflight import preflight
+
+NETS = Path(__file__).with_name("nets.py")
+LABELS = torch.arange(4) % 3
+BOXES = [torch.tensor([[0.1, 0.2, 0.6, 0.7]])] * 4
+
+
+class Stage(nn.Module):
+    """Half the size, and an activation that is a module of its own."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, 2, 1)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.act(self.conv(x))
+
+
+def net(width, stages=3):
+    widths = [3, *(width * 2**i for i in range(stages))]
+    body = [Stage(*pair) for pair in pairwise(widths)]
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 3))
+
+
+def matches_of(method, student=None, teacher=None, student_layers=(), teacher_layers=(), **options):
+    torch.manual_seed(0)
+    student = Side(student or net(4), 32, student_layers)
+    return make_matches(method, student, Side(teacher or net(6), 32, teacher_layers), **options)
+
+
+def layers_of(matches):
+    return [(tuple(map(str, match.student)), tuple(map(str, match.teacher))) for match in matches]
+
+
+def test_every_public_criterion_is_a_method():
+    assert {method.criterion.__name__ for method in METHODS.values()} == {*criteria.__all__, "MSELoss"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_distils_a_pair_of_networks_by_its_name_alone(name):
+    torch.manual_seed(0)
+    student, teacher, images = net(4), net(6), torch.randn(4, 3, 32, 32)
+    truth = BOXES if name == "FGD" else LABELS
+    matches = matches_of(name, student, teacher)
+    distiller = Distiller(student, teacher, matches, example=(images,), truth=truth)
+    rows = preflight(distiller, (images,), truth=truth)
+    assert len(rows) == len(matches)
+    assert all(row.value > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("KD", [("output", "output")]),
+        ("CWD", [("2", "2")]),
+        ("AttentionTransfer", [("0", "0"), ("1", "1"), ("2", "2")]),
+        ("OFD", [("0.act:input", "0.act:input"), ("1.act:input", "1.act:input"), ("2.act:input", "2.act:input")]),
+    ],
+)
+def test_a_method_reads_where_its_paper_does(name, layers):
+    assert layers_of(matches_of(name)) == [((here,), (there,)) for here, there in layers]
+
+
+def test_review_takes_the_students_stages_and_the_teachers_before_activation_and_both_pooled():
+    (pair,) = layers_of(matches_of("ReviewKD"))
+    assert pair == (("0", "1", "2", "2"), ("0.act:input", "1.act:input", "2.act:input", "2"))
+
+
+def test_stages_are_paired_from_the_deepest():
+    assert layers_of(matches_of("AttentionTransfer", net(4, 2), net(4, 3))) == [(("0",), ("1",)), (("1",), ("2",))]
+
+
+def test_a_published_weight_is_used_and_each_layer_has_its_own_criterion():
+    matches = matches_of("ChannelDistillation")
+    assert [match.weight for match in matches] == [6, 6, 6]
+    assert len({match.criterion for match in matches}) == 3
+    assert matches_of("DKD")[0].schedule == WarmUp(1.0)
+    assert matches_of("CWD")[0].measuring
+
+
+def test_layers_weight_and_projector_can_be_named():
+    (match,) = matches_of("CWD", student_layers=("1",), teacher_layers=("0",), weight="0.25", projector="conv1x1")
+    assert layers_of([match]) == [(("1",), ("0",))]
+    assert match.weight == 0.25
+    assert match.make_projector is conv1x1
+    assert matches_of("CWD")[0].make_projector is conv_bn_relu
+    assert matches_of("CWD", projector="none")[0].make_projector is None
+    assert matches_of("OFD")[0].make_projector is conv_bn
+
+
+def test_options_follow_the_name():
+    criterion = matches_of("DKD:others=2,temperature=1.5,standardise=True")[0].criterion
+    assert (criterion.others, criterion.temperature, criterion.standardise) == (2, 1.5, True)
+    assert matches_of("MGD:over=positions,masked=0.5")[0].criterion.over == "positions"
+    assert matches_of("MGD:over='positions'")[0].criterion.over == "positions"
+
+
+@pytest.mark.parametrize(
+    ("spec", "weight"),
+    [
+        ("auto", "auto"),
+        ("2.5", 2.5),
+        (3.0, 3.0),
+        ("EarlyDecay:weight=6,factor=0.5,at=(0.2, 0.4)", EarlyDecay(6, factor=0.5, at=(0.2, 0.4))),
+        ("WarmUp:weight=2,until=0.5", WarmUp(2, until=0.5)),
+    ],
+)
+def test_a_weight_is_auto_a_number_or_a_schedule(spec, weight):
+    assert weight_of(spec) == weight
+
+
+def test_a_criterion_of_ones_own_is_named_by_its_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\n\n"
+        "def distance(student, teacher):\n    return (student - teacher).abs().mean()\n\n"
+        "class Scaled(nn.Module):\n"
+        "    def __init__(self, by=1.0):\n        super().__init__()\n        self.by = by\n\n"
+        "    def forward(self, student, teacher):\n        return self.by * distance(student, teacher)\n"
+    )
+    (match,) = matches_of(f"{file}:distance")
+    assert layers_of([match]) == [(("2",), ("2",))]
+    assert match.criterion(torch.ones(2), torch.zeros(2)) == 1
+    _, make = find_method(f"{file}:Scaled:by=3")
+    assert make()(torch.ones(2), torch.zeros(2)) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("CDW", {}, "no method 'CDW'; did you mean CWD"),
+        ("KD:temprature=2", {}, "KD has no option 'temprature'; it has temperature, standardise"),
+        ("KD:2", {}, "KD:2: options are written KD:option=value"),
+        ("KD:temperature=", {}, "options are written KD:option=value"),
+        ("KD", {"weight": "heavy"}, "no weight .* 'heavy'"),
+        ("KD", {"weight": "EarlyDecay"}, "EarlyDecay needs a weight: EarlyDecay:weight=1"),
+        ("KD", {"weight": "EarlyDecay:speed=2"}, "EarlyDecay has no option 'speed'; it has weight, factor, at"),
+        (
+            "CWD",
+            {"student_layers": ("0", "1")},
+            r"2 layers of the student \(0, 1\) are to follow 1 of the teacher \(2\)",
+        ),
+        (f"{NETS}:nothing", {}, "nothing"),
+        (f"{NETS}:small:by=2", {}, "small is a function, which takes no options"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_what_does(method, options, message):
+    with pytest.raises(ValueError, match=message):
+        matches_of(method, **options)
+
+
+def test_what_a_run_used_is_named_for_citing():
+    assert used_in(matches_of("KD:standardise=True", weight=EarlyDecay(1.0))) == ["EarlyDecay", "KD", "standardise"]
+    assert used_in(matches_of("FitNet", projector="orthogonal")) == ["MSELoss", "orthogonal"]
+    assert used_in(matches_of("OFD")) == ["OFD"]
+    assert used_in([]) == []
