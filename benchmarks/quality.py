@@ -39,7 +39,7 @@ class Quality:
     seeds: tuple[int, ...] = (0, 1, 2)
     images: int = 4000
     """Training images of every student."""
-    epochs: int = 8
+    epochs: int = 5
     batch_size: int = 32
     learning_rate: float = 0.1
     teacher_epochs: int = 4
