@@ -55,7 +55,9 @@ def _peak(make: Callable[[], Step], threads: int) -> int:
         before = torch.cuda.memory_allocated()
         step()
         return torch.cuda.max_memory_allocated() - before
-    ctypes.CDLL(None).malloc_trim(0)  # memory that is freed already is not to hide what the step takes
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)  # memory that is freed already is not to hide what the step takes
+    libc.mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: nor is what the step itself has freed to stay
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     Path("/proc/self/clear_refs").write_text("5")  # forget the highest use so far
     step()

@@ -34,8 +34,8 @@ class Quality:
     data: str
     """A folder of images with train/ and test/, such as CIFAR-10 as files; or cifar10:DIR."""
     out: Path = Path("runs/quality")
-    methods: tuple[str, ...] = (*WITHOUT_BOXES, "KD:temperature=2,standardise=True")
-    """As limbeck distill --method takes them, each with its own weight and layers."""
+    methods: tuple[str, ...] = (*WITHOUT_BOXES, "KD:temperature=2,standardise=True", "ChannelTransform@stages")
+    """As limbeck distill --method takes them, each with its own weight and layers; after an @, other layers."""
     seeds: tuple[int, ...] = (0, 1, 2)
     images: int = 4000
     """Training images of every student."""
@@ -61,12 +61,14 @@ class Quality:
 
     def distilled(self, method: str, seed: int) -> Recipe:
         """A recipe for the student beside the teacher."""
+        method, _, layers = method.partition("@")
         return classification.distill(
             self.of_images(),
             teacher=str(self.out / "teacher-0"),
             student=f"{NETS}:resnet8",
             size=32,
             method=method,
+            layers=layers or None,
             teacher_check=False,  # its own run has measured it
             budget=self.budget(self.epochs, self.batch_size, seed),
         )

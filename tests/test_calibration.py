@@ -75,6 +75,15 @@ def test_gradient_of_the_task_is_taken_where_the_layer_gives_its_output_and_not_
     assert match.weight == pytest.approx(RATIO * geometric_mean(quotients), rel=1e-4)
 
 
+def test_weight_at_the_input_of_an_activation_is_that_at_the_output_of_the_layer_before():
+    weights = []
+    for layer in (Layer("body"), Layer("body_act", input=True)):
+        match = auto(student=layer, teacher=layer)
+        train(distiller_of(match), BATCHES + 1)
+        weights.append(match.weight)
+    assert weights[0] == weights[1]
+
+
 def test_settled_weight_is_applied_from_then_on():
     match = auto()
     distiller = distiller_of(match)

@@ -191,3 +191,62 @@ def test_one_path_read_in_two_ways_gives_two_features():
     output, features = Capture(convnet(4), [first, second])(images())
     assert torch.equal(features[first], output[:, :2])
     assert torch.equal(features[second], output[:, 3:])
+
+
+# --- what a submodule takes ---
+
+
+def relu_net(*, inplace):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace), nn.Conv2d(4, 2, 3), nn.Flatten())
+
+
+BEFORE = Layer("2", input=True)
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_input_of_an_activation_is_the_feature_before_it(truncate):
+    model = relu_net(inplace=False).eval()
+    _, features = Capture(model, [BEFORE, Layer("2")], truncate=truncate)(images())
+    assert torch.equal(features[BEFORE], model[:2](images()))
+    assert torch.equal(features[Layer("2")], features[BEFORE].relu())
+    assert features[BEFORE].min() < 0
+    assert str(BEFORE) == "2:input"
+
+
+def test_input_may_be_read_too():
+    layer = Layer("2", read=lambda x: x[:, :2], input=True)
+    model = relu_net(inplace=False).eval()
+    assert torch.equal(Capture(model, [layer])(images())[1][layer], model[:2](images())[:, :2])
+
+
+def test_input_that_the_submodule_changes_in_place_raises_with_the_remedy():
+    with pytest.raises(
+        RuntimeError, match=r"layer 2:input of Sequential was changed in place .* set its inplace=False"
+    ):
+        Capture(relu_net(inplace=True), [BEFORE])(images())
+
+
+def test_truncated_model_stops_before_the_submodule_whose_input_is_read():
+    model, ran = relu_net(inplace=True).eval(), []
+    model[2].register_forward_hook(lambda *_: ran.append("relu"))
+    output, features = Capture(model, [BEFORE], truncate=True)(images())
+    assert (output, ran) == (None, [])
+    assert torch.equal(features[BEFORE], model[:2](images()))
+
+
+def test_input_by_keyword_is_refused():
+    model = Block(lambda block, x: block.a(input=x))
+    with pytest.raises(TypeError, match="layer a:input of Block gives a NoneType"):
+        Capture(model, [Layer("a", input=True)])(images())
+
+
+def test_removed_capture_leaves_no_hook_behind_on_an_input():
+    model = relu_net(inplace=False)
+    Capture(model, [BEFORE]).remove()
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_input_compiles_without_a_graph_break():
+    capture = Capture(relu_net(inplace=False).eval(), [BEFORE])
+    torch.testing.assert_close(compiled(capture)(images())[1][BEFORE], capture(images())[1][BEFORE])

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from limbeck import Distiller, Layer, Match, conv1x1, prepare_teacher, tokens_to_map
-from limbeck.criteria import KD, ChannelTransform
+from limbeck import Distiller, Layer, Match, conv1x1, pooled, prepare_teacher, tokens_to_map
+from limbeck.criteria import CWD, DKD, FGD, FKD, KD, MGD, OFD, RKD, ChannelTransform, ReviewKD
 from tests.models import Block, TokenNet, compiled, convnet, images
 
 MSE = nn.MSELoss
@@ -127,6 +127,39 @@ def test_criterion_that_needs_the_truth_gets_what_the_caller_passes():
     assert not torch.isclose(one, two)
 
 
+@pytest.mark.parametrize(
+    ("layers", "criterion", "truth"),
+    [
+        ("body", FGD(1e-2, 1e-2, 1e-2, 1e-2), [torch.tensor([[0.1, 0.1, 0.5, 0.6]])] * 8),
+        ("", DKD(), torch.arange(8) % 5),
+        (("stem", "body"), ReviewKD(), None),
+        ("body", FKD(), None),
+        ("body", MGD(), None),
+        ("body", OFD(), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_criterion_with_weights_or_truth_learns_in_a_distiller_and_comes_back_from_its_state(layers, criterion, truth):
+    def make():
+        match = Match(layers, layers, copy.deepcopy(criterion))
+        return distiller_of(match, teacher=convnet(4, seed=1), example=(images(8),), truth=truth)
+
+    torch.manual_seed(0)
+    distiller, x = make(), images(8)
+    optimizer = torch.optim.Adam(distiller.parameters(), 1e-2)
+    losses = []
+    for _ in range(15):
+        loss = distiller(x, truth=truth).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    other = make().eval()
+    other.load_state_dict(distiller.state_dict(), strict=True)
+    assert torch.equal(other(x, truth=truth).loss, distiller.eval()(x, truth=truth).loss)
+
+
 def test_teacher_may_get_inputs_of_its_own():
     student, teacher = convnet(4).eval(), convnet(4, seed=1).eval()
     big = images(size=32)
@@ -155,6 +188,15 @@ def test_construction_leaves_modes_and_buffers_of_the_student_as_they_were():
     assert [module.training for module in student.modules()] == modes
     assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
     assert distiller.matches[0].projector.training
+
+
+def test_example_of_one_image_may_be_pooled_before_a_batch_norm():
+    pool = Layer("body", pooled())
+    match = Match(("stem", pool), ("stem", pool), ReviewKD())
+    distiller_of(match, example=(images(1),))
+    norms = [module for module in match.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 4
+    assert all(norm.training and norm.num_batches_tracked == 0 for norm in norms)
 
 
 def test_modes_of_the_student_are_restored_after_a_construction_that_failed():
@@ -371,6 +413,32 @@ def test_layer_that_runs_twice_is_refused_in_either_model(twice):
         distiller_of(Match("a", "a", MSE()), **models)
 
 
-def test_weight_that_is_neither_a_number_nor_auto_is_refused():
-    with pytest.raises(ValueError, match="weight is 'atuo'; it is a number, or 'auto'"):
-        Match("body", "body", nn.MSELoss(), weight="atuo")
+@pytest.mark.parametrize("weight", ["atuo", None, torch.tensor(1.0)], ids=str)
+def test_weight_that_is_no_number_nor_auto_nor_a_function_is_refused(weight):
+    with pytest.raises(ValueError, match=f"weight is .*{str(weight)[:4]}.*; it is a number, 'auto', or a function"):
+        Match("body", "body", nn.MSELoss(), weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("layer", "criterion", "options", "message"),
+    [
+        ("body", FGD(), {}, r"FGD:body needs the ground truth \(the boxes of each image\): pass truth=... here and in"),
+        ("body", FGD(), {"truth": torch.zeros(2, 4)}, "FGD needs the boxes of each of the 2 images .* not a Tensor"),
+        ("", DKD(), {}, r"DKD:output needs the ground truth \(the class of each image\): pass truth=... here and in"),
+        ("", DKD(), {"truth": torch.zeros(2, 5)}, "DKD needs the class of each of the 2 rows of logits as truth"),
+        (
+            "",
+            KD(),
+            {"teacher": convnet(4)[:-1]},
+            r"KD compares logits .* student has \(2, 5\), teacher \(2, 32\); give",
+        ),
+        ("body", CWD(), {"teacher": convnet(8)}, r"teacher body gives \(2, 16, 4, 4\); .* pass projector=conv1x1"),
+        ("body", MGD(), {"teacher": convnet(8)}, "MGD: student .* for other channels pass projector=conv1x1"),
+        ("body", ReviewKD(), {}, r"two or more, not 1 and 1: Match\(\(layer, ...\), \(layer, ...\), ReviewKD\(\)\)"),
+        ("body", RKD(), {}, "RKD relates .* needs 3 or more; this batch has 2"),
+    ],
+    ids=["no boxes", "bad boxes", "no classes", "bad classes", "KD", "CWD", "MGD", "ReviewKD", "RKD"],
+)
+def test_criterion_that_cannot_work_is_refused_at_construction_with_the_remedy(layer, criterion, options, message):
+    with pytest.raises(ValueError, match=message):
+        distiller_of(Match(layer, layer, criterion), **{"teacher": convnet(4, seed=1)} | options)

@@ -3,11 +3,13 @@ import copy
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 
 from limbeck import Capture, Layer, channels_first, tokens_to_map
-from limbeck.layers import last_feature, survey
-from tests.models import Block, TokenNet, convnet, images
+from limbeck.layers import before_activation, last_feature, stages, survey
+from tests import nets
+from tests.models import Block, TokenNet, convnet, images, randomize_norms
 
 
 def test_survey_lists_submodules_in_the_order_in_which_they_finished():
@@ -100,3 +102,108 @@ def test_last_feature_is_not_one_that_a_later_module_changes_in_place():
 def test_model_without_a_map_of_more_than_one_position_is_refused_with_the_remedy():
     with pytest.raises(ValueError, match=r"no submodule of Sequential gives a map .* use larger images, or"):
         last_feature(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), images())
+
+
+# --- stages ---
+
+
+def vit():
+    return timm.create_model("vit_tiny_patch16_224", img_size=64, qk_norm=True)
+
+
+def swin():
+    return timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=2)
+
+
+STAGES = {
+    "convolutions": (lambda: nets.small(5), 16, ["0", "2"]),
+    "tokens": (lambda: TokenNet(4), 16, ["block"]),
+    "resnet18": (lambda: timm.create_model("resnet18"), 64, ["layer1", "layer2", "layer3", "layer4"]),
+    "mobilenetv3": (
+        lambda: timm.create_model("mobilenetv3_small_100"),
+        64,
+        ["blocks.1.0.bn1", "blocks.2.0.bn1", "blocks.4.0.bn1", "blocks"],
+    ),
+    "vit": (vit, 64, ["norm"]),
+    "swin": (swin, 64, ["layers.0", "layers.1", "layers.2", "norm"]),
+}
+
+
+@pytest.mark.parametrize(("make", "size", "paths"), STAGES.values(), ids=STAGES)
+def test_stages_are_the_last_features_of_each_size_and_can_be_captured(make, size, paths):
+    torch.manual_seed(0)
+    model = make()
+    found = stages(model, survey(model, images(size=size)))
+    assert [stage.path for stage in found] == paths
+    features = Capture(model, [stage.layer for stage in found])(images(size=size))[1].values()
+    grids = [feature.shape[2] for feature in features]
+    assert grids == sorted(set(grids), reverse=True)
+    assert last_feature(model, images(size=size)) == found[-1].layer
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_no_more_stages_than_wanted_and_those_the_last(most):
+    model = convnet(4)
+    found = stages(model, survey(model, images()), most)
+    assert [stage.path for stage in found] == ["act", "body_act", "pool"][-most:]
+
+
+BEFORE = {
+    "convolutions": (lambda: nets.small(5), 16, ["0.2", "2.2"]),
+    "resnet18": (lambda: timm.create_model("resnet18"), 64, [f"layer{n}.1.act2" for n in (1, 2, 3, 4)]),
+    "mobilenetv3": (
+        lambda: timm.create_model("mobilenetv3_small_100"),
+        64,
+        [f"blocks.{n}.0.bn1.act" for n in (1, 2, 4, 5)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "size", "paths"), BEFORE.values(), ids=BEFORE)
+def test_before_activation_is_what_the_activation_takes(make, size, paths):
+    torch.manual_seed(0)
+    model, x = randomize_norms(make()), images(size=size)
+    surveyed = survey(model, x)
+    found = stages(model, surveyed)
+    layers = [before_activation(model, surveyed, stage) for stage in found]
+    assert layers == [Layer(path, input=True) for path in paths]
+    features = Capture(model, [*layers, *(stage.layer for stage in found)])(x)[1]
+    for layer, stage in zip(layers, found, strict=True):
+        activation = model.get_submodule(layer.path)
+        assert features[layer].min() < 0
+        assert torch.equal(activation(features[layer]), features[stage.layer])
+
+
+def test_before_activation_changes_nothing_of_what_the_model_gives():
+    torch.manual_seed(0)
+    model, x = timm.create_model("resnet18").eval(), images(size=64)
+    expected = model(x)
+    surveyed = survey(model, x)
+    for stage in stages(model, surveyed):
+        before_activation(model, surveyed, stage)
+    assert torch.equal(model(x), expected)
+
+
+def test_before_activation_of_a_feature_that_ends_in_none_is_the_feature():
+    for model in (TokenNet(4), nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())):
+        surveyed = survey(model, images())
+        (stage,) = stages(model, surveyed)
+        assert before_activation(model, surveyed, stage) == stage.layer
+
+
+def test_activation_that_runs_several_times_is_refused_with_the_remedy():
+    model = torchvision.models.resnet18()
+    surveyed = survey(model, images(size=64))
+    last = stages(model, surveyed)[-1]
+    assert last.path == "layer4"
+    with pytest.raises(ValueError, match=r"layer4.1.relu of ResNet runs several times, .* timm's models have one"):
+        before_activation(model, surveyed, last)
+
+
+def test_activation_that_is_no_module_is_refused_with_the_remedy():
+    model = nn.Sequential(Block(lambda block, x: block.a(x).relu()), nn.Flatten())
+    surveyed = survey(model, images())
+    with pytest.raises(
+        ValueError, match=r"0 of Sequential ends in an activation that is no module, .* name the layers"
+    ):
+        before_activation(model, surveyed, stages(model, surveyed)[-1])

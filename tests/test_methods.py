@@ -98,6 +98,13 @@ def test_layers_weight_and_projector_can_be_named():
     assert matches_of("OFD")[0].make_projector is conv_bn
 
 
+def test_other_layers_can_be_read_than_the_methods_own():
+    assert len(matches_of("ChannelTransform", layers="stages")) == 3
+    (match,) = matches_of("CWD", layers="output")
+    assert layers_of([match]) == [(("output",), ("output",))]
+    assert match.make_projector is None
+
+
 def test_options_follow_the_name():
     criterion = matches_of("DKD:others=2,temperature=1.5,standardise=True")[0].criterion
     assert (criterion.others, criterion.temperature, criterion.standardise) == (2, 1.5, True)

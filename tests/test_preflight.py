@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from limbeck import Distiller, Match, conv1x1
-from limbeck.criteria import KD, ChannelTransform
+from limbeck import Distiller, EarlyDecay, Match, conv1x1
+from limbeck.criteria import FGD, KD, ChannelTransform
 from limbeck.preflight import Row, preflight
 from tests.models import convnet, images
 
@@ -153,6 +153,35 @@ def test_projector_that_blocks_the_gradient_stops_the_run():
     nn.init.zeros_(distiller.matches[0].projector.weight)
     with pytest.raises(ValueError, match="MSELoss:body gives no gradient to body, so that would never learn"):
         preflight(distiller, (images(),))
+
+
+BOXES = [torch.tensor([[0.1, 0.1, 0.5, 0.6]])] * 2
+
+
+def test_weights_behind_a_layer_that_starts_at_zero_are_no_defect():
+    (row,) = preflight(distiller_of(Match("body", "body", FGD()), truth=BOXES), (images(),), truth=BOXES)
+    assert row.parameters == 2 * (8 + 1 + 8 * 4 + 4 + 2 * 4 + 4 * 8 + 8)  # of two blocks of global context
+
+
+@pytest.mark.parametrize("spoil", ["unused", "student"])
+def test_layer_that_starts_at_zero_hides_no_weight_without_a_gradient_and_no_blocked_student(spoil):
+    def compare(criterion, student, teacher):
+        added = (student.mean((2, 3)) * criterion.one) @ criterion.zero
+        student = student.detach() if spoil == "student" else student
+        rest = 0 if spoil == "unused" else criterion.two
+        return F.mse_loss(student + added[:, :, None, None] + rest, teacher)
+
+    criterion = Weighted(compare)
+    criterion.zero = nn.Parameter(torch.zeros(8, 8))
+    name = {"unused": "criterion.two", "student": "body"}[spoil]
+    with pytest.raises(ValueError, match=f"gives no gradient to {name}, so that would never learn"):
+        preflight(distiller_of(Match("body", "body", criterion)), (images(),))
+
+
+def test_weight_that_changes_with_progress_is_named_by_its_function():
+    distiller = distiller_of(Match("body", "body", nn.MSELoss(), weight=EarlyDecay(6.0)))
+    (row,) = preflight(distiller, (images(),))
+    assert row.weight == str(EarlyDecay(6.0))
 
 
 def test_frozen_weight_of_a_criterion_is_no_defect():

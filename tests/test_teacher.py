@@ -215,6 +215,26 @@ def test_layer_that_is_the_convolution_before_a_norm_keeps_its_value():
     check_close(teacher(x), features_of(model, ["stem", "body"], x))
 
 
+@pytest.mark.parametrize("truncate", [False, True])
+def test_prepared_teacher_gives_the_input_of_an_activation_behind_a_folded_norm(truncate):
+    model, x = randomize_norms(convnet(4)), images()
+    before = Layer("act", input=True)
+    ran = []
+    teacher = prepare_teacher(model, [before], example=(x,), truncate=truncate)
+    teacher.model.act.register_forward_hook(lambda *_: ran.append("act"))
+    assert isinstance(teacher.model.norm, nn.Identity)
+    torch.testing.assert_close(teacher(x)[before], model[:2](x))
+    assert bool(ran) != truncate
+
+
+def test_input_of_a_norm_that_would_be_folded_is_refused_with_the_remedy():
+    model, before = randomize_norms(convnet(4)), Layer("norm", input=True)
+    with pytest.raises(RuntimeError, match=r"prepared teacher's norm:input differs .* pass fold_norm=False"):
+        prepare_teacher(model, [before], example=(images(),))
+    teacher = prepare_teacher(model, [before], example=(images(),), fold_norm=False)
+    torch.testing.assert_close(teacher(images())[before], model[:1](images()))
+
+
 def test_missing_layer_of_a_teacher_raises_before_anything_runs():
     with pytest.raises(ValueError, match="nearest: body"):
         prepare_teacher(convnet(4), ["bodi"], example=())

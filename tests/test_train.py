@@ -212,6 +212,23 @@ def test_kd_between_the_outputs_needs_no_layers(teacher, tmp_path):
     assert report.weights == {"KD:output": 0.9}
 
 
+def test_a_weight_that_decays_follows_the_progress_also_after_a_resume(teacher, tmp_path, monkeypatch):
+    decay = {"method": "ChannelDistillation", "weight": "EarlyDecay:weight=4,factor=0.5,at=(0.5, 0.8)"}
+    train(distilled(teacher, **decay), tmp_path / "whole")
+    log = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["ChannelDistillation:2"] for entry in log if entry["kind"] == "weights"] == [4, 2, 1]
+    stop_after(monkeypatch, 22)
+    train(distilled(teacher, **decay), tmp_path / "part")
+    monkeypatch.undo()
+    train(distilled(teacher, **decay), tmp_path / "part", resume=True)
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "part"))
+
+
+def test_labels_that_are_none_are_refused(teacher):
+    with pytest.raises(ValueError, match="no training image has a label"):
+        distilled(teacher, data=Data("digits", images=320, labels=0))
+
+
 @pytest.mark.parametrize("changes", [{"epochs": 0}, {"learning_rate": 0.0}, {"ema": 1.0}, {"batch_size": 0}])
 def test_an_impossible_budget_is_refused_by_name(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):

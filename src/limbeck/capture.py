@@ -19,7 +19,7 @@ class Layer:
     """A place in a model: the dotted path of a submodule, and how to read a tensor from what it returns.
 
     >>> Layer("layer4")
-    Layer(path='layer4', read=None)
+    Layer(path='layer4', read=None, input=False)
     >>> str(Layer(""))  # the model itself, so its output
     'output'
     """

@@ -28,6 +28,8 @@ class Arm:
         cells = [self.name, " ".join(f"{value:.2f}" for value in percent), f"{mean(percent):.2f}"]
         if self is baseline:
             return [*cells, ""]
+        if len(percent) == 1:
+            return [*cells, f"{percent[0] - 100 * baseline.values[0]:+.2f}, of one seed"]
         gain, half = difference(percent, [100 * value for value in baseline.values])
         return [*cells, f"{gain:+.2f} ± {half:.2f}"]
 

@@ -134,7 +134,8 @@ class Distiller(nn.Module):
                     what = f" ({needs})" if isinstance(needs, str) else ""
                     raise ValueError(f"{match} needs the ground truth{what}: pass truth=... here and in each call")
                 match.build(*pair)
-                value = match(*pair, truth)
+                with evaluating(match):  # what was just built too
+                    value = match(*pair, truth)
                 if not isinstance(value, Tensor) or value.ndim != 0:
                     shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                     raise ValueError(

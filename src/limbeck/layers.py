@@ -85,8 +85,12 @@ def stages(model: nn.Module, surveyed: list[Found], most: int = 4) -> list[Found
         ValueError: No submodule gives a feature with more than one position.
     """
     by_grid: dict[tuple[int, int], Found] = {}
+    token_paths = {found.path for found in surveyed if found.kind == "tokens"}
     for found in surveyed:
         grid = found.grid()
+        parent = found.path.rpartition(".")[0]
+        if found.kind != "tokens" and parent and parent in token_paths:
+            continue  # no map but the heads of an attention
         if grid and grid[0] * grid[1] > 1 and found.tensor._version == found.version:
             by_grid.pop(grid, None)  # the order is that of the last ones
             by_grid[grid] = found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.calibration import AutoWeight
-from limbeck.capture import Layer
+from limbeck.capture import Layer, evaluating
 from limbeck.projectors import MakeProjector, fit_grid
 from limbeck.teacher import as_layer
 
@@ -56,7 +56,7 @@ class Match(nn.Module):
         self.student = as_layers(student)
         self.teacher = as_layers(teacher)
         self.criterion = criterion
-        if isinstance(weight, str) and weight != "auto":
+        if weight != "auto" and not (callable(weight) or isinstance(weight, int | float)):
             raise ValueError(f"weight is {weight!r}; it is a number, 'auto', or a function of progress in [0, 1]")
         self.auto = AutoWeight() if weight == "auto" else None
         self.schedule = weight if callable(weight) else None
@@ -102,7 +102,8 @@ class Match(nn.Module):
                 raise ValueError(f"{self}: a projector takes one layer of each model, not a tuple of layers")
             example = fit_grid(student, teacher)
             self.projector = self.make_projector(example, teacher).to(teacher.device)
-        student, teacher = self._arrange(student, teacher)
+        with evaluating(self):  # a batch norm of the projector is not to learn from the example
+            student, teacher = self._arrange(student, teacher)
         if hasattr(self.criterion, "build"):
             self.criterion.build(student, teacher)
             self.to(first_of(teacher).device)

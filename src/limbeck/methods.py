@@ -32,7 +32,7 @@ from limbeck.projectors import (
 )
 from limbeck.weights import EarlyDecay, WarmUp
 
-Reads = Literal["output", "last map", "stages", "stages before activation", "stages together"]
+Reads = Literal["output", "last-map", "stages", "stages-before-activation", "stages-together"]
 PROJECTORS: dict[str, MakeProjector | None] = {
     "none": None,
     **{make.__name__: make for make in (conv1x1, conv1x1_if_needed, conv_bn, conv_bn_relu, orthogonal)},
@@ -50,7 +50,7 @@ class Method:
     criterion: Callable[..., Criterion]
     paper: str  # key in methods.bib
     compares: str
-    reads: Reads = "last map"
+    reads: Reads = "last-map"
     projector: MakeProjector | None = None
     weight: Weight = "auto"
 
@@ -88,7 +88,7 @@ METHODS: Mapping[str, Method] = {
         criteria.OFD,
         "heo2019comprehensive",
         "features before their activation, above a margin",
-        "stages before activation",
+        "stages-before-activation",
         conv_bn,
     ),
     "ChannelDistillation": Method(
@@ -98,7 +98,7 @@ METHODS: Mapping[str, Method] = {
         criteria.ReviewKD,
         "chen2021distilling",
         "features fused from the deepest to the first, at several scales",
-        "stages together",
+        "stages-together",
         weight=WarmUp(1.0),
     ),
     "CWD": Method(criteria.CWD, "shu2021channel", "where each channel looks", projector=conv_bn_relu),
@@ -137,7 +137,13 @@ class Side:
 
 
 def make_matches(
-    method: str, student: Side, teacher: Side, *, weight: float | str | None = None, projector: str | None = None
+    method: str,
+    student: Side,
+    teacher: Side,
+    *,
+    weight: float | str | None = None,
+    projector: str | None = None,
+    layers: Reads | None = None,
 ) -> list[Match]:
     """The matches of a method for a pair of models.
 
@@ -146,20 +152,23 @@ def make_matches(
             likewise) for a criterion of one's own, which then compares the last maps.
         student, teacher: Whose layers are matched.
         weight: A number, ``"auto"``, or a schedule as ``EarlyDecay:weight=6``; ``None`` for the method's own.
-        projector: A name in ``PROJECTORS``; ``None`` for the method's own.
+        projector: A name in ``PROJECTORS``; ``None`` for the method's own, which at the output is none.
+        layers: What to read instead of what the method reads; ``None`` for that.
 
     Raises:
         ValueError: There is no such method, option, schedule or layer.
     """
     spelt, make = find_method(method)
-    pairs = pairs_of(spelt.reads, student, teacher)
+    reads = layers or spelt.reads
+    pairs = pairs_of(reads, student, teacher)
+    own_projector = None if reads == "output" else spelt.projector
     return [
         Match(
             here,
             there,
             make(),
             weight=spelt.weight if weight is None else weight_of(weight),
-            projector=spelt.projector if projector is None else PROJECTORS[projector],
+            projector=own_projector if projector is None else PROJECTORS[projector],
         )
         for here, there in pairs
     ]
@@ -238,7 +247,7 @@ def pairs_of(reads: Reads, student: Side, teacher: Side) -> list[tuple[Any, Any]
             )
         common = min(len(here), len(there))  # stages are paired from the deepest; what a first one lacks is left out
         here, there = here[-common:], there[-common:]
-    return [(tuple(here), tuple(there))] if reads == "stages together" else list(zip(here, there, strict=True))
+    return [(tuple(here), tuple(there))] if reads == "stages-together" else list(zip(here, there, strict=True))
 
 
 def layers_of(reads: Reads, side: Side, role: Literal["student", "teacher"]) -> list[Layer]:
@@ -246,13 +255,14 @@ def layers_of(reads: Reads, side: Side, role: Literal["student", "teacher"]) -> 
         return [Layer(path) for path in side.layers]
     if reads == "output":
         return [Layer("")]
-    surveyed = survey(side.model, torch.zeros(1, 3, side.size, side.size))
+    noise = torch.rand(1, 3, side.size, side.size, generator=torch.Generator().manual_seed(0))
+    surveyed = survey(side.model, noise)  # not zeros, which an untrained network may give back at every layer
     found = stages(side.model, surveyed)
-    if reads == "last map":
+    if reads == "last-map":
         return [found[-1].layer]
     if reads == "stages":
         return [stage.layer for stage in found]
-    if reads == "stages before activation":
+    if reads == "stages-before-activation":
         return [before_activation(side.model, surveyed, stage) for stage in found]
     # ReviewKD: the student's stages follow the teacher's before their activation; and pooled, as the classifier has it.
     last = found[-1].layer

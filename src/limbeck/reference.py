@@ -56,7 +56,7 @@ def trained_parameters(method: Method) -> int:
     """Of projector and criterion, between maps of 256 channels, three where several are fused."""
     shape = (2, 10) if method.reads == "output" else (2, 256, 8, 8)
     feature = torch.zeros(3, *shape)[0]
-    example = (feature, feature, feature) if method.reads == "stages together" else feature
+    example = (feature, feature, feature) if method.reads == "stages-together" else feature
     match = Match("", "", method.criterion(), projector=method.projector)
     match.build(example, example)
     return sum(parameter.numel() for parameter in match.parameters())

@@ -84,7 +84,7 @@ def test_truth_that_is_no_class_for_each_image_is_refused(criterion, truth, give
 
 
 def test_dist_of_one_image_is_refused():
-    with pytest.raises(ValueError, match="DIST relates the images of a batch .* needs 2 or more; this batch has 1"):
+    with pytest.raises(ValueError, match=r"DIST relates the images of a batch .* needs 2 or more; this batch has 1"):
         DIST()(STUDENT[:1], TEACHER[:1])
 
 
@@ -169,10 +169,11 @@ def test_part_of_the_other_classes_in_nkd_is_least_where_student_equals_teacher(
     assert others_of_nkd(TEACHER + 0.1 * STUDENT, TEACHER) > value > 0
 
 
-def test_target_part_of_nkd_is_the_cross_entropy_by_the_teachers_trust():
+@pytest.mark.parametrize("temperature", [1, 3])  # which is that of the other classes alone
+def test_target_part_of_nkd_is_the_cross_entropy_by_the_teachers_trust(temperature):
     trust = F.softmax(TEACHER, 1).gather(1, LABELS[:, None]).squeeze()
     expected = (trust * F.cross_entropy(STUDENT, LABELS, reduction="none")).mean()
-    torch.testing.assert_close(NKD(others=0)(STUDENT, TEACHER, LABELS), expected)
+    torch.testing.assert_close(NKD(0, temperature)(STUDENT, TEACHER, LABELS), expected)
 
 
 # --- GuidedKD ---

@@ -24,6 +24,7 @@ class AttentionTransfer(nn.Module):
     """
 
     any_shape = True
+    mixed_precision = True  # its slices are computed in float32
 
     def __init__(self, power: int = 2):
         super().__init__()

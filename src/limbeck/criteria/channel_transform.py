@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from limbeck.criteria.one_pass import CHUNK
+from limbeck.criteria.one_pass import CHUNK, OnePass
 
 
 class ChannelTransform(nn.Module):
@@ -63,7 +62,7 @@ class ChannelTransform(nn.Module):
             )
         weights = (self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)
         eager = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        loss: Tensor = _OnePass.apply(rows, target, *weights) if eager else one_pass(rows, target, *weights)[0]
+        loss: Tensor = OnePass.apply(_run, rows, target, *weights) if eager else one_pass(rows, target, *weights)[0]
         return loss
 
 
@@ -76,26 +75,9 @@ def as_rows(feature: Tensor) -> Tensor:
     raise ValueError(f"ChannelTransform takes maps (B, C, H, W) or tokens (B, N, D), not {tuple(feature.shape)}")
 
 
-class _OnePass(torch.autograd.Function):
-    """Gradients are made in the forward pass, and only multiplied by the incoming gradient in the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
-        ctx.save_for_backward(*tensors)
-        loss: Tensor
-        loss, *gradients = one_pass(*tensors)
-        ctx.gradients = gradients
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        # Given away, so that they can be scaled in place; a second backward over a retained graph makes them anew.
-        gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:
-            _, *gradients = one_pass(*ctx.saved_tensors)
-        rows, *weights = (gradient.mul_(upstream) for gradient in gradients)
-        return rows, None, *weights
+def _run(rows: Tensor, target: Tensor, *weights: Tensor) -> tuple[Any, ...]:
+    loss, d_rows, *d_weights = one_pass(rows, target, *weights)
+    return loss, d_rows, None, *d_weights
 
 
 @torch.library.custom_op("limbeck::channel_transform", mutates_args=())
@@ -151,7 +133,7 @@ def _scale_gradients(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | N
     return rows, None, *weights
 
 
-one_pass.register_autograd(_scale_gradients, setup_context=_keep_gradients)  # for torch.compile; see _OnePass
+one_pass.register_autograd(_scale_gradients, setup_context=_keep_gradients)  # for torch.compile; see OnePass
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

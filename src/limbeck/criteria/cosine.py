@@ -23,6 +23,8 @@ class Cosine(nn.Module):
         student, teacher: maps (B, C, H, W) or tokens (B, N, C); gives a scalar.
     """
 
+    mixed_precision = True  # its slices are computed in float32
+
     def __init__(self, cosine: float = 0.9, smooth_l1: float = 0.1):
         super().__init__()
         self.cosine, self.smooth_l1 = cosine, smooth_l1

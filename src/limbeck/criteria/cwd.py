@@ -23,6 +23,8 @@ class CWD(nn.Module):
         student, teacher: maps (B, C, H, W), features or logits, or tokens (B, N, C); gives a scalar.
     """
 
+    mixed_precision = True  # its slices are computed in float32
+
     def __init__(self, temperature: float = 1.0):
         super().__init__()
         self.temperature = temperature

@@ -36,6 +36,7 @@ class FGD(nn.Module):
         ValueError: The truth is not boxes for each image.
     """
 
+    mixed_precision = True  # its slices are computed in float32
     needs_truth = "the boxes of each image"
     student_context: nn.Module
     teacher_context: nn.Module
@@ -107,7 +108,7 @@ def cells_of(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 class GlobalContext(nn.Module):
-    """Add to every position what a channel-wise network makes of an attended mean of all (GcNet, arXiv 1904.11492)."""
+    """Add to every position what a channel-wise network makes of an attended mean of all (GCNet, arXiv 1904.11492)."""
 
     def __init__(self, channels: int):
         super().__init__()

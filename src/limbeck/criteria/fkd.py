@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from limbeck.criteria.attention import over_positions
 from limbeck.criteria.maps import as_maps, only_maps
+from limbeck.criteria.one_pass import exact, sum_of_pieces
 
 
 class FKD(nn.Module):
@@ -32,6 +33,7 @@ class FKD(nn.Module):
     """
 
     any_shape = True
+    mixed_precision = True  # its slices are computed in float32
 
     def __init__(
         self,
@@ -59,18 +61,30 @@ class FKD(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = as_maps(self, student, teacher, channels=False)
-        mask = torch.stack([over_positions(feature, self.temperature) for feature in (student.detach(), teacher)])
-        feature = (teacher - self.map_feature(student)) * mask.mean(0).sqrt()
-        channels = teacher.mean((2, 3)) - self.map_channels(student.mean((2, 3)))
-        positions = teacher.mean(1, keepdim=True) - self.map_positions(student.mean(1, keepdim=True))
-        relations = self.teacher_relations(teacher) - self.map_relations(self.student_relations(student))
+        related = [*self.map_relations.parameters(), *self.student_relations.parameters()]
+        related += self.teacher_relations.parameters()
+        feature = sum_of_pieces(self._features, student, teacher, weights=list(self.map_feature.parameters()))
+        relation = sum_of_pieces(self._relations, student, teacher, weights=related)
+        here, there = exact(student), exact(teacher)
+        channels = there.mean((2, 3)) - self.map_channels(here.mean((2, 3)))
+        positions = there.mean(1, keepdim=True) - self.map_positions(here.mean(1, keepdim=True))
         attention = torch.linalg.vector_norm(channels) + torch.linalg.vector_norm(positions)
-        total: Tensor = (
-            self.feature * torch.linalg.vector_norm(feature)
-            + self.attention * attention
-            + self.relation * torch.linalg.vector_norm(relations)
-        )
+        total: Tensor = self.feature * root(feature) + self.attention * attention + self.relation * root(relation)
         return total
+
+    def _features(self, student: Tensor, teacher: Tensor) -> Tensor:
+        here, there = (over_positions(feature, self.temperature) for feature in (student.detach(), teacher))
+        squares: Tensor = (here + there) / 2 * (teacher - self.map_feature(student)).square()
+        return squares.sum()
+
+    def _relations(self, student: Tensor, teacher: Tensor) -> Tensor:
+        difference: Tensor = self.teacher_relations(teacher) - self.map_relations(self.student_relations(student))
+        return difference.square().sum()
+
+
+def root(total: Tensor) -> Tensor:
+    """The square root, with a gradient of 0 at 0."""
+    return total.clamp(min=1e-30).sqrt()
 
 
 class NonLocal(nn.Module):

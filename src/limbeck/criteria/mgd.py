@@ -29,6 +29,7 @@ class MGD(nn.Module):
         Gives a scalar.
     """
 
+    mixed_precision = True  # its slices are computed in float32
     generator: nn.Sequential
 
     def __init__(self, masked: float = 0.15, over: Literal["channels", "positions"] = "channels"):

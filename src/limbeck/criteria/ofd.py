@@ -29,6 +29,7 @@ class OFD(nn.Module):
         student, teacher: maps (B, C, H, W) or tokens (B, N, C); gives a scalar.
     """
 
+    mixed_precision = True  # its slices are computed in float32
     margin: Tensor  # (C, 1, 1)
 
     def __init__(self, norm: nn.BatchNorm2d | None = None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 CHUNK = {"cpu": 2**21, "cuda": 2**24}  # elements of the largest temporary: measured on CPU, chosen on CUDA
 Formula = Callable[..., Tensor]  # (student, teacher, *further) -> scalar
+Run = Callable[..., tuple[Any, ...]]
 
 
 def sum_of_pieces(
@@ -18,8 +20,9 @@ def sum_of_pieces(
 ) -> Tensor:
     """The sum of a formula over slices of the features, for a formula whose value is such a sum.
 
-    The gradients are made slice by slice in the forward pass; what is kept for the backward pass is the gradient of the
-    student's feature, and nothing else of its size. Without gradients, or compiled, it is the formula as it stands.
+    The gradients are made slice by slice in the forward pass; what is kept for the backward pass, beside the features
+    themselves, is the gradient of the student's, and nothing else of its size. Slices of features in low precision are
+    computed in float32. Compiled, it is the formula as it stands.
 
     Args:
         formula: Of (student, teacher, *further), each sliced alike.
@@ -28,23 +31,29 @@ def sum_of_pieces(
         weights: Weights that the formula uses, of which those that are trained get gradients.
         dim: Along which the slices are cut: 0 where images are independent of each other, 1 where channels are.
     """
+    every = (student, teacher, *further)
     if torch.compiler.is_compiling():
-        return formula(student, teacher, *further)
+        return formula(*map(exact, every))
     if not torch.is_grad_enabled():
-        every = (student, teacher, *further)
         return torch.stack([formula(*cut(every, dim, piece)) for piece in pieces(student, dim)]).sum()
     trained = [weight for weight in weights if weight.requires_grad]
-    total: Tensor = _Pieces.apply(formula, dim, len(further), student, teacher, *further, *trained)
+    total: Tensor = OnePass.apply(partial(_run, formula, dim, len(further)), student, teacher, *further, *trained)
     return total
 
 
-class _Pieces(torch.autograd.Function):
+class OnePass(torch.autograd.Function):
+    """A loss whose gradients are made in the forward pass, and only multiplied by the incoming one backwards.
+
+    ``apply(run, *tensors)``, where ``run(*tensors)`` gives the loss, and a gradient or ``None`` for each tensor.
+    """
+
     @staticmethod
-    def forward(ctx: Any, formula: Formula, dim: int, further: int, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, run: Run, *tensors: Tensor) -> Tensor:
         ctx.save_for_backward(*tensors)
-        ctx.arguments = formula, dim, further
-        total, ctx.gradients = _run(formula, dim, further, tensors)
-        return total
+        ctx.run = run
+        loss: Tensor
+        loss, *ctx.gradients = run(*tensors)
+        return loss
 
     @staticmethod
     @once_differentiable
@@ -52,17 +61,14 @@ class _Pieces(torch.autograd.Function):
         # Given away, so that they can be scaled in place; a second backward over a retained graph makes them anew.
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            formula, dim, further = ctx.arguments
-            _, gradients = _run(formula, dim, further, ctx.saved_tensors)
-        student, *weights = (gradient.mul_(upstream) for gradient in gradients)
-        return (None, None, None, student, *[None] * (1 + ctx.arguments[2]), *weights)
+            _, *gradients = ctx.run(*ctx.saved_tensors)
+        return None, *(None if gradient is None else gradient.mul_(upstream) for gradient in gradients)
 
 
-def _run(formula: Formula, dim: int, further: int, tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The value, and the gradients of the student's feature and of the weights."""
+def _run(formula: Formula, dim: int, further: int, *tensors: Tensor) -> tuple[Any, ...]:
     sliced, weights = tensors[: 2 + further], tensors[2 + further :]
-    total = torch.zeros((), dtype=sliced[0].dtype, device=sliced[0].device)
-    gradients = [torch.empty_like(sliced[0]), *map(torch.zeros_like, weights)]
+    total = exact(sliced[0].new_zeros(()))
+    of_student, of_weights = torch.empty_like(sliced[0]), [torch.zeros_like(weight) for weight in weights]
     for piece in pieces(sliced[0], dim):
         student, *others = cut(sliced, dim, piece)
         student = student.detach().requires_grad_()
@@ -70,10 +76,10 @@ def _run(formula: Formula, dim: int, further: int, tensors: Sequence[Tensor]) ->
             value = formula(student, *others)
         found = torch.autograd.grad(value, [student, *weights])
         total += value.detach()
-        gradients[0].narrow(dim, *piece).copy_(found[0])
-        for gradient, part in zip(gradients[1:], found[1:], strict=True):
+        of_student.narrow(dim, *piece).copy_(found[0])
+        for gradient, part in zip(of_weights, found[1:], strict=True):
             gradient += part
-    return total, gradients
+    return total, of_student, *[None] * (1 + further), *of_weights
 
 
 def pieces(feature: Tensor, dim: int) -> Iterator[tuple[int, int]]:
@@ -86,4 +92,8 @@ def pieces(feature: Tensor, dim: int) -> Iterator[tuple[int, int]]:
 
 
 def cut(tensors: Sequence[Tensor], dim: int, piece: tuple[int, int]) -> list[Tensor]:
-    return [tensor.narrow(dim, *piece) for tensor in tensors]
+    return [exact(tensor.narrow(dim, *piece)) for tensor in tensors]
+
+
+def exact(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from limbeck.criteria.maps import as_maps
@@ -19,6 +22,8 @@ class PKD(nn.Module):
         student, teacher: maps (B, C, H, W) or tokens (B, N, C); gives a scalar.
     """
 
+    mixed_precision = True  # its slices are computed in float32
+
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = as_maps(self, student, teacher)
         return sum_of_pieces(_distance, student, teacher, dim=1) / student.numel()
@@ -30,4 +35,6 @@ def _distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _standardised(feature: Tensor) -> Tensor:
     centred = feature - feature.mean((0, 2, 3), keepdim=True)
-    return centred / (centred.std((0, 2, 3), keepdim=True) + 1e-6)
+    # A norm has a gradient also where a dead channel makes it 0.
+    length: Tensor = torch.linalg.vector_norm(centred, dim=(0, 2, 3), keepdim=True)
+    return centred / (length / math.sqrt(max(1, feature[:, 0].numel() - 1)) + 1e-6)

@@ -55,6 +55,7 @@ def distill(
     teacher_weights: str | None = None,
     student_weights: str | None = None,
     method: str = "ChannelTransform",
+    layers: Literal["output", "last-map", "stages", "stages-before-activation"] | None = None,
     weight: float | str | None = None,
     projector: ProjectorName | None = None,
     student_layer: tuple[str, ...] = (),
@@ -77,6 +78,7 @@ def distill(
         student_weights: To start the student from; a classifier for other classes is left out. From scratch by default.
         method: A name that limbeck methods lists, with options as in KD:temperature=2,standardise=True; or FILE.py:NAME
             for a criterion of your own.
+        layers: Where to read instead of where the method does: at the output, the last map, or every stage.
         weight: Of the method's loss: a number; auto, measured over the first batches; or a schedule, as
             EarlyDecay:weight=6 or WarmUp:weight=1. By default what limbeck methods says.
         projector: From the student's channels to the teacher's; by default what limbeck methods says.
@@ -102,6 +104,7 @@ def distill(
         Side(teacher_model, teacher_inputs.size, teacher_layer),
         weight=weight,
         projector=projector,
+        layers=layers,
     )
     share = sum(label != UNLABELLED for label in train_images.labels) / len(train_images)
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[teacher_dtype]
