@@ -1,5 +1,7 @@
 """A criterion of one's own: any callable of (student, teacher) that gives a scalar, with no base class and no registry.
 
+On the command line: ``limbeck distill ... --method examples/custom_criterion.py:cosine_distance``.
+
 Here a cosine distance of the class scores, together with the FitNets of https://arxiv.org/abs/1412.6550: the mean
 squared error between the teacher's maps and a 1x1 convolution of the student's.
 """
@@ -14,7 +16,7 @@ from limbeck import Distiller, Match, conv1x1
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """One minus the cosine of the angle between the two, for each image; 0 where they point the same way."""
-    return (1 - F.cosine_similarity(student.flatten(1), teacher.flatten(1))).mean()
+    return (1 - F.cosine_similarity(student.flatten(1), teacher.detach().flatten(1))).mean()
 
 
 def conv_net(width: int) -> nn.Module:

@@ -38,7 +38,9 @@ def test_the_papers_of_a_run_are_cited(runs, capsys):
 def test_a_method_that_does_not_exist_is_refused_in_one_line(runs, tmp_path, capsys):
     models = ["--teacher", str(runs / "teacher"), "--student", f"{NETS}:small"]
     with pytest.raises(SystemExit):
-        main(["distill", "classification", *SMALL, *models, "--method", "ChanelTransform", "--out", str(tmp_path / "x")])
+        main(
+            ["distill", "classification", *SMALL, *models, "--method", "ChanelTransform", "--out", str(tmp_path / "x")]
+        )
     said = capsys.readouterr().err
     assert said.startswith("limbeck: no method 'ChanelTransform'; did you mean ChannelTransform?")
     assert len(said.splitlines()) == 1

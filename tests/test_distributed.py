@@ -105,7 +105,12 @@ def test_gradients_are_bitwise_equal_on_all_processes(ranks: list[dict]) -> None
         assert here.keys() == there.keys()
         assert [name for name in here if not torch.equal(here[name], there[name])] == []
     last: dict[str, Tensor] = ranks[0]["gradients"][-1]
-    assert {"matches.0.projector.weight", "matches.1.criterion.hidden.weight", "student.0.weight"} <= last.keys()
+    assert {
+        "matches.0.projector.weight",
+        "matches.1.criterion.generator.0.weight",
+        "matches.2.criterion.hidden.weight",
+        "student.0.weight",
+    } <= last.keys()
     assert [name for name, gradient in last.items() if not gradient.any()] == []
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck import criteria
+from limbeck.models import function_in
 
+OWN = function_in(Path(__file__).parents[2] / "examples" / "custom_criterion.py", "cosine_distance")
 MAPS = [(3, 4, 6, 6), (1, 4, 6, 6), (2, 4, 5, 3)]  # (B, C, H, W), with one sample, with odd height and width
 TOKENS = [(3, 9, 4), (1, 9, 4), (2, 5, 4)]  # (B, N, D)
 LOGITS = [(3, 5), (1, 5), (2, 4, 3, 1)]  # (B, K), and (B, K, H, W)
@@ -153,6 +156,7 @@ SEVERAL = [shape for shape in MAPS + TOKENS if shape[0] > 1]  # for criteria tha
 TRIPLES = [(3, 4, 6, 6), (4, 4, 5, 3), (3, 9, 4), (4, 6)]
 
 CRITERIA = [
+    *cases(OWN.__name__, lambda student, teacher: OWN, random, MAPS + TOKENS),  # a user's own, of examples/
     *cases("AttentionTransfer", plain(criteria.AttentionTransfer), random, MAPS + TOKENS),
     *cases("ChannelDistillation", plain(criteria.ChannelDistillation), random, MAPS + TOKENS),
     *cases("ChannelTransform", channel_transform, positive, MAPS + TOKENS),

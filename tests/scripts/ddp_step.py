@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from limbeck import Distiller, Match, conv1x1
 from limbeck.calibration import BATCHES
-from limbeck.criteria import ChannelTransform
+from limbeck.criteria import MGD, ChannelTransform
 
 
 def network(width: int) -> nn.Module:
@@ -35,6 +35,7 @@ def main(folder: Path) -> None:
     torch.manual_seed(rank)  # the weights that are trained differ, until DDP makes them equal; so do the images
     matches = [
         Match("1", "1", nn.MSELoss(), projector=conv1x1, weight=0.1),
+        Match("1", "1", MGD(), projector=conv1x1, weight=0.001),
         Match("3", "3", ChannelTransform(), weight="auto"),
     ]
     distiller = Distiller(network(4), teacher, matches, example=(torch.randn(2, 3, 8, 8),))
@@ -49,7 +50,7 @@ def main(folder: Path) -> None:
         out = model(images)
         task = F.cross_entropy(out.output, labels)
         if len(quotients) < BATCHES:
-            criterion = matches[1](features["student"], features["teacher"])
+            criterion = matches[-1](features["student"], features["teacher"])
             quotients.append(
                 norm_of_gradient(task, features["student"]) / norm_of_gradient(criterion, features["student"])
             )
@@ -57,7 +58,12 @@ def main(folder: Path) -> None:
         (task + out.loss).backward()
         seen.append({name: parameter.grad.clone() for name, parameter in distiller.named_parameters()})
         optimizer.step()
-    found = {"gradients": seen, "weight": matches[1].weight, "quotients": torch.stack(quotients), "task": task.detach()}
+    found = {
+        "gradients": seen,
+        "weight": matches[-1].weight,
+        "quotients": torch.stack(quotients),
+        "task": task.detach(),
+    }
     torch.save(found, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
