@@ -30,4 +30,6 @@ class SimilarityPreserving(nn.Module):
 
 def _similarity(feature: Tensor) -> Tensor:
     vectors = feature.flatten(1)
-    return F.normalize(vectors @ vectors.t(), dim=1)
+    products = vectors @ vectors.detach().t()
+    # The same table, but its gradient comes to the feature by one product instead of by two of the feature's size.
+    return F.normalize(products + products.t() - products.detach(), dim=1)
