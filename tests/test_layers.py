@@ -122,7 +122,13 @@ STAGES = {
     "mobilenetv3": (
         lambda: timm.create_model("mobilenetv3_small_100"),
         64,
-        ["blocks.1.0.bn1", "blocks.2.0.bn1", "blocks.4.0.bn1", "blocks"],
+        ["blocks.0", "blocks.1", "blocks.3", "blocks"],  # not the expansions of the blocks that follow
+    ),
+    "resnet50": (lambda: timm.create_model("resnet50"), 64, ["layer1", "layer2", "layer3", "layer4"]),
+    "convnext": (
+        lambda: timm.create_model("convnext_atto"),
+        64,
+        ["stages.0", "stages.1", "stages.2", "stages"],  # not the norms before the next stages' convolutions
     ),
     "vit": (vit, 64, ["norm"]),
     "swin": (swin, 64, ["layers.0", "layers.1", "layers.2", "norm"]),
@@ -151,11 +157,6 @@ def test_no_more_stages_than_wanted_and_those_the_last(most):
 BEFORE = {
     "convolutions": (lambda: nets.small(5), 16, ["0.2", "2.2"]),
     "resnet18": (lambda: timm.create_model("resnet18"), 64, [f"layer{n}.1.act2" for n in (1, 2, 3, 4)]),
-    "mobilenetv3": (
-        lambda: timm.create_model("mobilenetv3_small_100"),
-        64,
-        [f"blocks.{n}.0.bn1.act" for n in (1, 2, 4, 5)],
-    ),
 }
 
 
@@ -172,6 +173,15 @@ def test_before_activation_is_what_the_activation_takes(make, size, paths):
         activation = model.get_submodule(layer.path)
         assert features[layer].min() < 0
         assert torch.equal(activation(features[layer]), features[stage.layer])
+
+
+def test_a_linear_bottleneck_is_read_as_it_is():
+    torch.manual_seed(0)
+    model, x = randomize_norms(timm.create_model("mobilenetv3_small_100")), images(size=64)
+    surveyed = survey(model, x)
+    layers = [before_activation(model, surveyed, stage) for stage in stages(model, surveyed)]
+    linear = [Layer(f"blocks.{number}") for number in (0, 1, 3)]
+    assert layers == [*linear, Layer("blocks.5.0.bn1.act", input=True)]
 
 
 def test_before_activation_changes_nothing_of_what_the_model_gives():

@@ -224,6 +224,11 @@ def test_a_weight_that_decays_follows_the_progress_also_after_a_resume(teacher, 
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "part"))
 
 
+def test_a_method_of_labelled_images_is_looked_over_on_some_that_are(teacher, tmp_path):
+    data = Data("digits", images=320, labels=20, augment="shift")
+    assert train(distilled(teacher, data=data, method="DKD", budget=budget(epochs=1)), tmp_path).finished
+
+
 def test_labels_that_are_none_are_refused(teacher):
     with pytest.raises(ValueError, match="no training image has a label"):
         distilled(teacher, data=Data("digits", images=320, labels=0))

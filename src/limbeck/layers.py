@@ -76,30 +76,51 @@ def last_spatial(model: nn.Module, surveyed: list[Found]) -> Found:
 
 
 def stages(model: nn.Module, surveyed: list[Found], most: int = 4) -> list[Found]:
-    """The last spatial feature of each size before the model's last one, and that one, from the first to the last.
+    """The model's last spatial feature, and before it the last of each other size: what its stages give.
 
-    For a hierarchical network these are the outputs of its stages, of which the last ``most`` are taken; a plain
-    transformer has one size, so one stage.
+    What lies inside a block that changes the size, such as an expansion before a strided convolution, is no stage of
+    its own. A plain transformer has one size, so one stage.
+
+    Args:
+        model: As it was surveyed.
+        surveyed: What ``survey`` found.
+        most: So many are taken, from the deepest on; they are given from the first to the deepest.
 
     Raises:
         ValueError: No submodule gives a feature with more than one position.
     """
-    by_grid: dict[tuple[int, int], Found] = {}
-    token_paths = {found.path for found in surveyed if found.kind == "tokens"}
-    for found in surveyed:
-        grid = found.grid()
-        parent = found.path.rpartition(".")[0]
-        if found.kind != "tokens" and parent and parent in token_paths:
-            continue  # no map but the heads of an attention
-        if grid and grid[0] * grid[1] > 1 and found.tensor._version == found.version:
-            by_grid.pop(grid, None)  # the order is that of the last ones
-            by_grid[grid] = found
-    if not by_grid:
+    spatial = [found for found in surveyed if _is_spatial(found, surveyed)]
+    if not spatial:
         raise ValueError(
             f"no submodule of {type(model).__name__} gives a map or tokens with more than one position; "
             "use larger images, or name a layer (limbeck layers shows what there is)"
         )
+    by_grid: dict[tuple[int, int] | None, Found] = {}
+    for found in spatial:
+        if found is spatial[-1] or not _inside_a_step(found, spatial):
+            by_grid.pop(found.grid(), None)  # the order is that of the last ones
+            by_grid[found.grid()] = found
     return [_outermost(found, surveyed) for found in by_grid.values()][-most:]
+
+
+def _is_spatial(found: Found, surveyed: list[Found]) -> bool:
+    """Whether it has several positions, is as it was given, and is no head of an attention."""
+    grid, parent = found.grid(), found.path.rpartition(".")[0]
+    if not grid or grid[0] * grid[1] == 1 or found.tensor._version != found.version:
+        return False
+    of_tokens = parent and any(other.path == parent and other.kind == "tokens" for other in surveyed)
+    return found.kind == "tokens" or not of_tokens
+
+
+def _inside_a_step(feature: Found, spatial: list[Found]) -> bool:
+    """Whether a feature is inside a block that gives another size than it is given."""
+    for block in spatial:
+        if feature.path.startswith(f"{block.path}.") and block.path and block.grid() != feature.grid():
+            sizes = {found.grid() for found in spatial if found.path.startswith(f"{block.path}.")}
+            # A sequence only holds other blocks, and what has more sizes inside is a whole network.
+            if not isinstance(block.module, nn.Sequential) and len(sizes) <= 2:
+                return True
+    return False
 
 
 def before_activation(model: nn.Module, surveyed: list[Found], feature: Found) -> Layer:

@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 from limbeck.match import Match
 from limbeck.tasks import Task
 
+EXAMPLES = 8
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -69,6 +71,8 @@ class Recipe:
         teacher: A plain, unprepared teacher; ``None`` trains the student alone.
         matches: What follows what.
         train_data: Takes keys ``(epoch, index)`` (see ``limbeck.data.order``).
+        examples: Indices of the training samples that the matches are built from and looked over with, before training;
+            the first ``EXAMPLES`` if none are named.
         val_data: Takes indices.
         budget: How long and how.
         card: Stored beside the student's weights: what another program must know to use them.
@@ -82,6 +86,7 @@ class Recipe:
     teacher: nn.Module | None = None
     matches: Sequence[Match] = ()
     train_data: Dataset[Any]
+    examples: Sequence[int] = ()
     val_data: Dataset[Any]
     budget: Budget
     card: dict[str, Any] = field(default_factory=dict)

@@ -22,13 +22,12 @@ from limbeck.data.order import TrainOrder, seed_of
 from limbeck.display import Display, show
 from limbeck.distiller import Distiller
 from limbeck.preflight import preflight
-from limbeck.recipe import Recipe
+from limbeck.recipe import EXAMPLES, Recipe
 from limbeck.record import drop_after, log, save_student
 from limbeck.schedule import learning_rate, make_optimizer
 from limbeck.signals import StopRequest
 from limbeck.teacher import prepare_teacher
 
-EXAMPLE = 8  # images that the matches are built from and looked over with
 LOG_EVERY = 20  # steps between looks at the losses: on a GPU each look waits for the device
 
 
@@ -107,8 +106,8 @@ class Training:
         if found and not resume:
             raise ValueError(f"{self.run} holds a run already; go on with --resume, or choose another --out")
         self._train_loader(epoch=0)  # tells of a batch size that does not fit
-        count = min(EXAMPLE, len(self.recipe.train_data))  # type: ignore[arg-type]
-        example = default_collate([self.recipe.train_data[0, index] for index in range(count)])
+        looked_at = self.recipe.examples or range(min(EXAMPLES, len(self.recipe.train_data)))  # type: ignore[arg-type]
+        example = default_collate([self.recipe.train_data[0, index] for index in looked_at])
         torch.manual_seed(seed_of(self.budget.seed, "build"))
         model = self._build(send_to_device(example, self.accelerator.device))
         optimizer = make_optimizer(model.parameters(), self.budget)

@@ -15,7 +15,7 @@ from limbeck.data.images import UNLABELLED, Images, first_of_each_class, load_im
 from limbeck.data.transforms import Augment, TrainImages, ValImages, augmentation
 from limbeck.methods import Side, make_matches
 from limbeck.models import Inputs, build_model, load_weights
-from limbeck.recipe import Budget, Recipe
+from limbeck.recipe import EXAMPLES, Budget, Recipe
 from limbeck.tasks.classification import Classification
 
 ProjectorName = Literal["none", "conv1x1", "conv1x1_if_needed", "conv_bn", "conv_bn_relu", "orthogonal"]
@@ -106,14 +106,17 @@ def distill(
         projector=projector,
         layers=layers,
     )
-    share = sum(label != UNLABELLED for label in train_images.labels) / len(train_images)
+    labelled = [index for index, label in enumerate(train_images.labels) if label != UNLABELLED]
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[teacher_dtype]
     return Recipe(
-        task=Classification(len(classes), student_inputs, teacher_inputs, label_smoothing, share),
+        task=Classification(
+            len(classes), student_inputs, teacher_inputs, label_smoothing, len(labelled) / len(train_images)
+        ),
         student=student_model,
         teacher=teacher_model,
         matches=matches,
         train_data=TrainImages(train_images, augmentation(data.augment, load_size), budget.seed),
+        examples=labelled[:EXAMPLES],
         val_data=ValImages(val_images, load_size),
         budget=budget,
         card=_card(student, student_inputs, classes, load_size),
