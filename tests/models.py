@@ -80,3 +80,15 @@ def compiled(function, backend: str = "aot_eager"):
     """Compile without a graph break, with no trace of what other tests compiled."""
     torch.compiler.reset()
     return torch.compile(function, backend=backend, fullgraph=True)
+
+
+class Net(nn.Module):
+    """A classifier as the documentation has it: its last map is ``layer4``, its classifier ``fc``."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.layer4 = nn.Sequential(nn.Conv2d(3, width, 3, 2), nn.ReLU())
+        self.fc = nn.Linear(width, 5)
+
+    def forward(self, images):
+        return self.fc(self.layer4(images).mean((2, 3)))

@@ -145,7 +145,8 @@ def test_a_criterion_of_ones_own_is_named_by_its_file(tmp_path):
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("CDW", {}, "no method 'CDW'; did you mean CWD"),
+        ("CDW", {}, "no method 'CDW', did you mean CWD"),
+        ("nothing at all", {}, "no method 'nothing at all'; there are ChannelTransform, KD"),
         ("KD:temprature=2", {}, "KD has no option 'temprature'; it has temperature, standardise"),
         ("KD:2", {}, "KD:2: options are written KD:option=value"),
         ("KD:temperature=", {}, "options are written KD:option=value"),

@@ -3,22 +3,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from limbeck import Distiller, Match
 from limbeck.criteria import ChannelTransform
+from tests.models import Net
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-
-
-class Net(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.layer4 = nn.Sequential(nn.Conv2d(3, width, 3, 2), nn.ReLU())
-        self.fc = nn.Linear(width, 5)
-
-    def forward(self, images):
-        return self.fc(self.layer4(images).mean((2, 3)))
 
 
 def test_the_diff_runs_before_and_after_and_adds_a_loss_that_reaches_the_student():

@@ -180,7 +180,8 @@ def find_method(spec: str) -> tuple[Method, Callable[[], Criterion]]:
         file, _, rest = spec.partition(".py:")
         name, _, options = rest.partition(":")
         own = function_in(Path(f"{file}.py"), name)
-        method = Method(own, "", "", projector=conv1x1_if_needed)
+        any_channels = hasattr(own, "build") or getattr(own, "any_shape", False)
+        method = Method(own, "", "", projector=None if any_channels else conv1x1_if_needed)
         if not isinstance(own, type):  # a function of (student, teacher) is the criterion
             if options:
                 raise ValueError(f"{spec}: {name} is a function, which takes no options")
@@ -210,8 +211,8 @@ def weight_of(spec: float | str) -> Weight:
 def known(name: str, names: Mapping[str, Any], kind: str) -> str:
     if name not in names:
         nearest = get_close_matches(name, names, n=1, cutoff=0.5)
-        meant = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ValueError(f"no {kind} {name!r}{meant} There are {', '.join(names)}")
+        meant = f", did you mean {nearest[0]}?" if nearest else ";"
+        raise ValueError(f"no {kind} {name!r}{meant} there are {', '.join(names)}")
     return name
 
 

@@ -159,3 +159,25 @@ def test_features_and_what_goes_with_them_are_cut_along_one_dimension(monkeypatc
     length, across = student.shape[dim], student.shape[1 - dim]
     assert sum(seen) == length
     assert max(seen) == min(length, max(1, size // across))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@every_criterion
+def test_features_in_low_precision_are_compared_in_float32(make, dtype):
+    criterion, student, teacher = built(make, dtype=torch.float32)
+    low = student.detach().to(dtype).requires_grad_(), teacher.to(dtype)
+    exact = low[0].detach().float().requires_grad_(), low[1].float()
+    (value, gradient), (expected, expected_gradient) = (
+        (found := with_truth(criterion)(*pair), *torch.autograd.grad(found, pair[0])) for pair in (low, exact)
+    )
+    assert value.dtype == torch.float32
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient.float(), expected_gradient, rtol=0.01, atol=1e-6)
+
+
+def test_a_gradient_too_small_for_float16_survives_a_scaled_loss():
+    student = torch.full((2, 3), 1.0, dtype=torch.float16, requires_grad=True)
+    loss = sum_of_pieces(lambda here, there: 1e-9 * (here - there).sum(), student, torch.zeros_like(student))
+    (2.0**20 * loss).backward()
+    torch.testing.assert_close(student.grad.float(), torch.full((2, 3), 1e-9 * 2.0**20), rtol=1e-3, atol=0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from limbeck.criteria.attention import over_channels, over_positions
 from limbeck.criteria.maps import as_maps, only_maps
-from limbeck.criteria.one_pass import sum_of_pieces
+from limbeck.criteria.one_pass import exact, sum_of_pieces
 
 
 class FGD(nn.Module):
@@ -64,7 +64,8 @@ class FGD(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor, truth: Any) -> Tensor:
         student, teacher = as_maps(self, student, teacher)
         check_boxes(truth, len(student))
-        weights = torch.stack([self._weigh(boxes.to(student), *student.shape[2:]) for boxes in truth])
+        where = exact(student[:0])  # device and precision, in which the boxes' edges are found
+        weights = torch.stack([self._weigh(boxes.to(where), *student.shape[2:]) for boxes in truth])
         own = list(self.parameters())
         return sum_of_pieces(self._distance, student, teacher, weights, weights=own) / len(student)
 

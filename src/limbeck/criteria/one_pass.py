@@ -68,7 +68,10 @@ class OnePass(torch.autograd.Function):
 def _run(formula: Formula, dim: int, further: int, *tensors: Tensor) -> tuple[Any, ...]:
     sliced, weights = tensors[: 2 + further], tensors[2 + further :]
     total = exact(sliced[0].new_zeros(()))
-    of_student, of_weights = torch.empty_like(sliced[0]), [torch.zeros_like(weight) for weight in weights]
+    # In float16 a gradient could be 0 before the loss is scaled; autograd casts it back after that.
+    dtype = torch.float32 if sliced[0].dtype == torch.float16 else sliced[0].dtype
+    of_student = torch.empty_like(sliced[0], dtype=dtype)
+    of_weights = [torch.zeros_like(weight) for weight in weights]
     for piece in pieces(sliced[0], dim):
         student, *others = cut(sliced, dim, piece)
         student = student.detach().requires_grad_()
