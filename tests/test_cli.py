@@ -42,7 +42,7 @@ def test_a_method_that_does_not_exist_is_refused_in_one_line(runs, tmp_path, cap
             ["distill", "classification", *SMALL, *models, "--method", "ChanelTransform", "--out", str(tmp_path / "x")]
         )
     said = capsys.readouterr().err
-    assert said.startswith("limbeck: no method 'ChanelTransform'; did you mean ChannelTransform?")
+    assert said.startswith("limbeck: no method 'ChanelTransform', did you mean ChannelTransform?")
     assert len(said.splitlines()) == 1
 
 
