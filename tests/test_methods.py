@@ -94,7 +94,7 @@ def test_layers_weight_and_projector_can_be_named():
     assert match.weight == 0.25
     assert match.make_projector is conv1x1
     assert matches_of("CWD")[0].make_projector is conv_bn_relu
-    assert matches_of("CWD", projector="none")[0].make_projector is None
+    assert matches_of("CWD", projector="off")[0].make_projector is None
     assert matches_of("OFD")[0].make_projector is conv_bn
 
 

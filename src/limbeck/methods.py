@@ -34,7 +34,7 @@ from limbeck.weights import EarlyDecay, WarmUp
 
 Reads = Literal["output", "last-map", "stages", "stages-before-activation", "stages-together"]
 PROJECTORS: dict[str, MakeProjector | None] = {
-    "none": None,
+    "off": None,
     **{make.__name__: make for make in (conv1x1, conv1x1_if_needed, conv_bn, conv_bn_relu, orthogonal)},
 }
 SCHEDULES = {schedule.__name__: schedule for schedule in (EarlyDecay, WarmUp)}

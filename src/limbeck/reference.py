@@ -16,7 +16,7 @@ from limbeck.display import wide_console
 from limbeck.match import Match
 from limbeck.methods import FURTHER_PAPERS, METHODS, Method
 
-COLUMNS = ("method", "paper", "compares", "read at", "projector", "weight", "trained, C 256")
+COLUMNS = ("method", "paper", "compares", "read at", "projector", "weight", "cost: parameters")
 
 
 def methods(arguments: list[str]) -> None:
@@ -27,8 +27,8 @@ def methods(arguments: list[str]) -> None:
 def _methods(markdown: bool = False) -> None:
     """List the methods that --method takes: paper, what is compared, and what is used unless you say otherwise.
 
-    Trained is the number of parameters of projector and criterion between 256 and 256 channels; they are dropped after
-    training. Time and memory of each: benchmarks/criterion.py.
+    The cost is the number of parameters of projector and criterion that are trained beside the student, between 256 and
+    256 channels; they are dropped afterwards. Time and memory of each: benchmarks/criterion.py.
 
     Args:
         markdown: As a Markdown table.

@@ -18,7 +18,7 @@ from limbeck.models import Inputs, build_model, load_weights
 from limbeck.recipe import EXAMPLES, Budget, Recipe
 from limbeck.tasks.classification import Classification
 
-ProjectorName = Literal["none", "conv1x1", "conv1x1_if_needed", "conv_bn", "conv_bn_relu", "orthogonal"]
+ProjectorName = Literal["off", "conv1x1", "conv1x1_if_needed", "conv_bn", "conv_bn_relu", "orthogonal"]
 
 
 @dataclass(frozen=True)
