@@ -224,6 +224,17 @@ def test_a_weight_that_decays_follows_the_progress_also_after_a_resume(teacher, 
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "part"))
 
 
+@pytest.mark.parametrize("method", ["MGD", "OFD", "ReviewKD"])  # with a mask, a measured margin, batch norms
+def test_a_method_with_a_state_of_its_own_is_resumed_bitwise(teacher, tmp_path, monkeypatch, method):
+    options = {"method": method, "budget": budget(epochs=2, clip=1.0)}
+    train(distilled(teacher, **options), tmp_path / "whole")
+    stop_after(monkeypatch, 13)
+    assert not train(distilled(teacher, **options), tmp_path / "part").finished
+    monkeypatch.undo()
+    train(distilled(teacher, **options), tmp_path / "part", resume=True)
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "part"))
+
+
 def test_a_method_of_labelled_images_is_looked_over_on_some_that_are(teacher, tmp_path):
     data = Data("digits", images=320, labels=20, augment="shift")
     assert train(distilled(teacher, data=data, method="DKD", budget=budget(epochs=1)), tmp_path).finished

@@ -1,0 +1,109 @@
+"""From the name of a method and a pair of models to matches: which layer follows which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from limbeck.capture import Layer
+from limbeck.layers import before_activation, stages, survey
+from limbeck.match import Match
+from limbeck.methods import FURTHER_PAPERS, PROJECTORS, SCHEDULES, Reads
+from limbeck.projectors import pooled
+from limbeck.spelling import find_method, weight_of
+
+
+@dataclass(frozen=True)
+class Side:
+    """The student or the teacher, whose layers a method reads."""
+
+    model: nn.Module
+    size: int  # of its images, in pixels
+    layers: Sequence[str] = ()  # dotted paths; none: the method's own choice
+
+
+def make_matches(
+    method: str,
+    student: Side,
+    teacher: Side,
+    *,
+    weight: float | str | None = None,
+    projector: str | None = None,
+    layers: Reads | None = None,
+) -> list[Match]:
+    """The matches of a method for a pair of models.
+
+    Args:
+        method: ``NAME``, ``NAME:option=value,...`` with options of the criterion, or ``FILE.py:NAME`` (options
+            likewise) for a criterion of one's own, which then compares the last maps.
+        student, teacher: Whose layers are matched.
+        weight: A number, ``"auto"``, or a schedule as ``EarlyDecay:weight=6``; ``None`` for the method's own.
+        projector: A name in ``PROJECTORS``; ``None`` for the method's own, which at the output is none.
+        layers: What to read instead of what the method reads; ``None`` for that.
+
+    Raises:
+        ValueError: There is no such method, option, schedule or layer.
+    """
+    spelt, make = find_method(method)
+    reads = layers or spelt.reads
+    pairs = pairs_of(reads, student, teacher)
+    own_projector = None if reads == "output" else spelt.projector
+    return [
+        Match(
+            here,
+            there,
+            make(),
+            weight=spelt.weight if weight is None else weight_of(weight),
+            projector=own_projector if projector is None else PROJECTORS[projector],
+        )
+        for here, there in pairs
+    ]
+
+
+def pairs_of(reads: Reads, student: Side, teacher: Side) -> list[tuple[Any, Any]]:
+    """Which layers of the student a method matches with which of the teacher, from the first to the deepest."""
+    here, there = layers_of(reads, student, "student"), layers_of(reads, teacher, "teacher")
+    if len(here) != len(there):
+        if student.layers or teacher.layers:
+            raise ValueError(
+                f"{len(here)} layers of the student ({', '.join(map(str, here))}) are to follow {len(there)} of the "
+                f"teacher ({', '.join(map(str, there))}): name as many with --student-layer as with --teacher-layer"
+            )
+        common = min(len(here), len(there))  # stages are paired from the deepest; what a first one lacks is left out
+        here, there = here[-common:], there[-common:]
+    return [(tuple(here), tuple(there))] if reads == "stages-together" else list(zip(here, there, strict=True))
+
+
+def layers_of(reads: Reads, side: Side, role: Literal["student", "teacher"]) -> list[Layer]:
+    if side.layers:
+        return [Layer(path) for path in side.layers]
+    if reads == "output":
+        return [Layer("")]
+    noise = torch.rand(1, 3, side.size, side.size, generator=torch.Generator().manual_seed(0))
+    surveyed = survey(side.model, noise)  # not zeros, which an untrained network may give back at every layer
+    found = stages(side.model, surveyed)
+    if reads == "last-map":
+        return [found[-1].layer]
+    if reads == "stages":
+        return [stage.layer for stage in found]
+    if reads == "stages-before-activation":
+        return [before_activation(side.model, surveyed, stage) for stage in found]
+    # ReviewKD: the student's stages follow the teacher's before their activation; and pooled, as the classifier has it.
+    last = found[-1].layer
+    each = [stage.layer if role == "student" else before_activation(side.model, surveyed, stage) for stage in found]
+    return [*each, Layer(last.path, pooled(last.read))]
+
+
+def used_in(matches: Sequence[Match]) -> list[str]:
+    """What matches are made of that has a paper to cite, or that someone else has to name: sorted names."""
+    names = set()
+    for match in matches:
+        names.add(getattr(match.criterion, "__name__", type(match.criterion).__name__))
+        names.add(getattr(match.make_projector, "__name__", ""))
+        names.add(type(match.schedule).__name__ if match.schedule else "")
+        names.add("standardise" if getattr(match.criterion, "standardise", False) else "")
+    return sorted(names - {"", *PROJECTORS, *SCHEDULES} | names & FURTHER_PAPERS.keys())

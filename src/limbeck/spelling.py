@@ -1,0 +1,78 @@
+"""What is spelt on the command line as ``NAME:option=value,...``: methods and weights."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from limbeck.match import Criterion, Weight
+from limbeck.methods import METHODS, SCHEDULES, Method
+from limbeck.models import function_in
+from limbeck.projectors import conv1x1_if_needed
+
+
+def find_method(spec: str) -> tuple[Method, Callable[[], Criterion]]:
+    """The method that ``NAME:option=value,...`` names, and what makes its criterion with these options."""
+    if ".py:" in spec:
+        file, _, rest = spec.partition(".py:")
+        name, _, options = rest.partition(":")
+        own = function_in(Path(f"{file}.py"), name)
+        any_channels = hasattr(own, "build") or getattr(own, "any_shape", False)
+        method = Method(own, "", "", projector=None if any_channels else conv1x1_if_needed)
+        if not isinstance(own, type):  # a function of (student, teacher) is the criterion
+            if options:
+                raise ValueError(f"{spec}: {name} is a function, which takes no options")
+            return method, lambda: own
+    else:
+        name, _, options = spec.partition(":")
+        method = METHODS[known(name, METHODS, "method")]
+    given = options_of(options, method.criterion, name)
+    return method, lambda: method.criterion(**given)
+
+
+def weight_of(spec: float | str) -> Weight:
+    """A weight from ``"auto"``, a number, or ``NAME:option=value,...`` for a schedule."""
+    if not isinstance(spec, str) or spec == "auto":
+        return spec  # type: ignore[return-value]
+    try:
+        return float(spec)
+    except ValueError:
+        name, _, options = spec.partition(":")
+        schedule = SCHEDULES[known(name, SCHEDULES, "weight (a number, auto, or a schedule)")]
+        given = options_of(options, schedule, name)
+        if "weight" not in given:
+            raise ValueError(f"{name} needs a weight: {name}:weight=1") from None
+        return schedule(**given)
+
+
+def known(name: str, names: Mapping[str, Any], kind: str) -> str:
+    if name not in names:
+        nearest = get_close_matches(name, names, n=1, cutoff=0.5)
+        meant = f", did you mean {nearest[0]}?" if nearest else ";"
+        raise ValueError(f"no {kind} {name!r}{meant} there are {', '.join(names)}")
+    return name
+
+
+def options_of(text: str, make: Callable[..., Any], name: str) -> dict[str, Any]:
+    """Keyword arguments from ``option=value,...``; values are Python's literals, or words."""
+    takes = [parameter for parameter in signature(make).parameters if parameter != "norm"]
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        assert not call.args
+        given = {
+            keyword.arg or "**": keyword.value.id
+            if isinstance(keyword.value, ast.Name)
+            else ast.literal_eval(keyword.value)
+            for keyword in call.keywords
+        }
+    except (SyntaxError, ValueError, AssertionError):
+        raise ValueError(f"{name}:{text}: options are written {name}:option=value,option=value") from None
+    for option in given:
+        if option not in takes:
+            raise ValueError(f"{name} has no option {option!r}; it has {', '.join(takes) or 'none'}")
+    return given
