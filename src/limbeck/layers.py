@@ -89,7 +89,8 @@ def stages(model: nn.Module, surveyed: list[Found], most: int = 4) -> list[Found
     Raises:
         ValueError: No submodule gives a feature with more than one position.
     """
-    spatial = [found for found in surveyed if _is_spatial(found, surveyed)]
+    token_paths = {found.path for found in surveyed if found.kind == "tokens"}
+    spatial = [found for found in surveyed if _is_spatial(found, token_paths)]
     if not spatial:
         raise ValueError(
             f"no submodule of {type(model).__name__} gives a map or tokens with more than one position; "
@@ -103,13 +104,12 @@ def stages(model: nn.Module, surveyed: list[Found], most: int = 4) -> list[Found
     return [_outermost(found, surveyed) for found in by_grid.values()][-most:]
 
 
-def _is_spatial(found: Found, surveyed: list[Found]) -> bool:
+def _is_spatial(found: Found, token_paths: set[str]) -> bool:
     """Whether it has several positions, is as it was given, and is no head of an attention."""
     grid, parent = found.grid(), found.path.rpartition(".")[0]
     if not grid or grid[0] * grid[1] == 1 or found.tensor._version != found.version:
         return False
-    of_tokens = parent and any(other.path == parent and other.kind == "tokens" for other in surveyed)
-    return found.kind == "tokens" or not of_tokens
+    return found.kind == "tokens" or not parent or parent not in token_paths
 
 
 def _inside_a_step(feature: Found, spatial: list[Found]) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.calibration import AutoWeight
 from limbeck.capture import Layer, evaluating
+from limbeck.criteria.one_pass import exact
 from limbeck.projectors import MakeProjector, fit_grid
 from limbeck.teacher import as_layer
 
@@ -62,10 +63,8 @@ class Match(nn.Module):
         self.schedule = weight if callable(weight) else None
         self.constant = float(weight) if isinstance(weight, int | float) else None
         self.register_buffer("scheduled", None if self.schedule is None else torch.zeros(()), persistent=False)
-        self._progress_known = False
-        if self.schedule is not None:
-            self.set_progress(0.0)
-            self._progress_known = False
+        self.set_progress(0.0)
+        self._progress_known = False  # until somebody else tells it
         self.make_projector = projector
         self.projector: nn.Module | None = None
 
@@ -143,9 +142,9 @@ class Match(nn.Module):
 
     def _arrange(self, student: Feature, teacher: Feature) -> tuple[Feature, Feature]:
         if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
-            return tuple(map(in_float32, student)), tuple(map(in_float32, teacher))
+            return tuple(map(exact, student)), tuple(map(exact, teacher))
         if self.projector is not None or not getattr(self.criterion, "mixed_precision", False):
-            student, teacher = in_float32(student), in_float32(teacher)
+            student, teacher = exact(student), exact(teacher)
         student = fit_grid(student, teacher)
         return student if self.projector is None else self.projector(student), teacher
 
@@ -178,7 +177,3 @@ def gather(features: dict[Layer, Tensor], layers: tuple[Layer, ...]) -> Feature:
 
 def first_of(feature: Feature) -> Tensor:
     return feature if isinstance(feature, Tensor) else feature[0]
-
-
-def in_float32(feature: Tensor) -> Tensor:
-    return feature.float() if feature.dtype in (torch.bfloat16, torch.float16) else feature

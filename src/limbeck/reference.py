@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -54,8 +55,7 @@ def row_of(name: str, method: Method) -> list[str]:
 
 def trained_parameters(method: Method) -> int:
     """Of projector and criterion, between maps of 256 channels, three where several are fused."""
-    shape = (2, 10) if method.reads == "output" else (2, 256, 8, 8)
-    feature = torch.zeros(3, *shape)[0]
+    feature = torch.zeros((2, 10) if method.reads == "output" else (2, 256, 8, 8))
     example = (feature, feature, feature) if method.reads == "stages-together" else feature
     match = Match("", "", method.criterion(), projector=method.projector)
     match.build(example, example)
@@ -68,6 +68,7 @@ def source(key: str) -> str:
     return f"arXiv {fields['eprint']}" if "eprint" in fields else fields["url"]
 
 
+@cache
 def bibliography() -> dict[str, str]:
     """BibTeX entries by key."""
     entries = (files("limbeck") / "methods.bib").read_text().strip().split("\n\n")

@@ -65,14 +65,14 @@ def _run(command: str, built_in: dict[str, MakeRecipe], arguments: list[str]) ->
     recipe = make(**parsed.given)
     if first and not record.is_file():
         plain = {key: vars(value) if dataclasses.is_dataclass(value) else value for key, value in parsed.given.items()}
-        started = {
+        stored = {
             "command": command,
             "recipe": name,
             "argv": rest,
             "arguments": plain,
             "uses": used_in(recipe.matches),
+            **_circumstances(plain),
         }
-        stored = {**started, **_circumstances(plain)}
         write_atomically(record, json.dumps(stored, indent=1, default=str).encode())
     train_recipe(recipe, parsed.out, resume=parsed.resume, tracker=parsed.tracker)
 

@@ -59,6 +59,7 @@ def known(name: str, names: Mapping[str, Any], kind: str) -> str:
 
 def options_of(text: str, make: Callable[..., Any], name: str) -> dict[str, Any]:
     """Keyword arguments from ``option=value,...``; values are Python's literals, or words."""
+    # OFD's norm is a module, which cannot be written here.
     takes = [parameter for parameter in signature(make).parameters if parameter != "norm"]
     try:
         call = ast.parse(f"f({text})", mode="eval").body

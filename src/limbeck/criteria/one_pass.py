@@ -99,4 +99,5 @@ def cut(tensors: Sequence[Tensor], dim: int, piece: tuple[int, int]) -> list[Ten
 
 
 def exact(tensor: Tensor) -> Tensor:
+    """In float32, if it is in low precision."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
