@@ -88,7 +88,10 @@ def test_a_recipe_of_ones_own_is_the_function_named_like_its_file(tmp_path, caps
     ("arguments", "message"),
     [
         (["distil"], "no command 'distil'; there are distill, train"),
-        (["distill", "clasification"], "takes a recipe (classification, or FILE.py) or a run folder"),
+        (
+            ["distill", "clasification"],
+            "takes a recipe (classification, semantic, FILE.py or FILE.py:FUNCTION) or a run folder",
+        ),
         (["evaluate", "nothing"], "name the folder of a run"),
         (["layers", "timm:resnt18"], "nearest: resnet18"),
         (

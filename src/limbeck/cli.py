@@ -12,12 +12,14 @@ limbeck makes a small vision model learn from a big one.
       a model alone: to make a teacher, or the baseline for a student
   limbeck distill classification --data DIR --teacher MODEL --student MODEL --out RUN
       a student beside a teacher (MODEL: timm:NAME, torchvision:NAME, FILE.py:FUNCTION or a run folder)
+  limbeck train|distill semantic ...
+      the same for semantic segmentation (MODEL: also smp:ARCH/ENCODER, hf:FOLDER)
   limbeck distill FILE.py ... --out RUN
-      a recipe of your own: the function in FILE.py that is named like the file
+      a recipe of your own: the function in FILE.py that is named like the file (or FILE.py:FUNCTION)
   limbeck distill RUN --resume
       go on with a run that was stopped or killed
   limbeck evaluate RUN --data DIR
-      the student of a run, beside its teacher and beside other runs
+      the student of a run, beside its teacher and beside other runs; --pictures N draws what segmenters say
   limbeck layers MODEL --size 224
       every layer of a model, with its feature's shape and stride
   limbeck methods
@@ -43,14 +45,14 @@ def main(arguments: list[str] | None = None) -> None:
         return
     import tyro
 
-    from limbeck import reference, runs, tables
+    from limbeck import evaluate, reference, runs, show_layers
     from limbeck.recipes.demo import demo
 
     commands: dict[str, Callable[[list[str]], None]] = {
         "distill": runs.distill,
         "train": runs.train,
-        "evaluate": tables.evaluate,
-        "layers": tables.layers,
+        "evaluate": evaluate.evaluate,
+        "layers": show_layers.layers,
         "methods": reference.methods,
         "cite": reference.cite,
         "demo": lambda rest: tyro.cli(demo, args=rest, prog="limbeck demo"),

@@ -90,4 +90,5 @@ def wide_console(quiet: bool = False) -> Console:
 
 
 def show(metrics: Mapping[str, float]) -> str:
-    return " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    """Metrics in a line, without those of one class, whose names hold a space: there may be a hundred."""
+    return " ".join(f"{name} {value:.4f}" for name, value in metrics.items() if " " not in name)

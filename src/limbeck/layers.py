@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import isqrt
@@ -42,7 +43,6 @@ class Found:
         return {"map": self.shape[2:4], "map (H, W, C)": self.shape[1:3]}.get(self.kind)  # type: ignore[return-value]
 
 
-@torch.no_grad()
 def survey(model: nn.Module, *inputs: Any) -> list[Found]:
     """Run a model once in eval mode, and list what its submodules gave, in the order in which they finished.
 
@@ -50,15 +50,34 @@ def survey(model: nn.Module, *inputs: Any) -> list[Found]:
         model: Any module; its modes are restored.
         *inputs: What to call it with; square images let a map kept as (B, H, W, C) be told apart.
     """
+    with torch.no_grad():
+        return _run_watched(model, inputs)[0]
+
+
+def survey_used(model: nn.Module, image: Tensor, read: Callable[[Any], Tensor]) -> list[Found]:
+    """``survey`` without what the output does not depend on, as the last stages of an encoder that a decoder passes by.
+
+    Args:
+        model: Any module; its modes are restored.
+        image: What to call it with.
+        read: Takes the tensor in question out of the output.
+    """
+    with torch.enable_grad():
+        found, output = _run_watched(model, (image.clone().requires_grad_(),))
+        watched = [each for each in found if each.tensor.requires_grad]
+        gradients = torch.autograd.grad(read(output).sum(), [each.tensor for each in watched], allow_unused=True)
+    return [each for each, gradient in zip(watched, gradients, strict=True) if gradient is not None]
+
+
+def _run_watched(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[list[Found], Any]:
     found: list[Found] = []
     hooks = [module.register_forward_hook(partial(_record, found, path)) for path, module in model.named_modules()]
     try:
         with evaluating(model):
-            model(*inputs)
+            return found, model(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    return found
 
 
 def last_feature(model: nn.Module, *inputs: Any) -> Layer:

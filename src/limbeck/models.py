@@ -20,11 +20,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Inputs:
-    """What images a model takes: square, of this size, RGB in [0, 1] less the mean, over the standard deviation."""
+    """What images a model takes: RGB in [0, 1] less the mean, over the standard deviation; square for classifiers."""
 
     size: int  # pixels
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    multiple: int = 1  # of which a segmenter's height and width have to be multiples, in pixels
 
 
 def build_model(name: str, classes: list[str], size: int | None = None) -> tuple[nn.Module, Inputs]:
@@ -69,7 +70,7 @@ def load_weights(model: nn.Module, source: str, *, name: str = "", new_head: boo
     Raises:
         ValueError: Tensors are missing, unexpected or of other shapes, or the file is none of these.
     """
-    state = _published(name) if source == "pretrained" else _read_tensors(Path(source))
+    state = published(name) if source == "pretrained" else read_tensors(Path(source))
     own = model.state_dict()
     other = sorted(key for key in state.keys() & own.keys() if own[key].shape != state[key].shape)
     if new_head and len({key.rpartition(".")[0] for key in other}) <= 1:
@@ -88,7 +89,7 @@ def load_weights(model: nn.Module, source: str, *, name: str = "", new_head: boo
     return other
 
 
-def _published(name: str) -> dict[str, Tensor]:
+def published(name: str) -> dict[str, Tensor]:
     kind, _, rest = name.rpartition(":")
     try:
         if kind == "timm":
@@ -110,7 +111,7 @@ def _some(names: list[str]) -> str:
     return f"{len(names)} tensors" + (f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else "")
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"no weights at {path}")
     try:

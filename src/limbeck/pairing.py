@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from limbeck.capture import Layer
-from limbeck.layers import before_activation, stages, survey
+from limbeck.layers import before_activation, stages, survey, survey_used
 from limbeck.match import Match
 from limbeck.methods import FURTHER_PAPERS, PROJECTORS, SCHEDULES, Reads
 from limbeck.projectors import pooled
@@ -24,6 +24,9 @@ class Side:
     model: nn.Module
     size: int  # of its images, in pixels
     layers: Sequence[str] = ()  # dotted paths; none: the method's own choice
+    output: Layer = Layer("")  # how its class scores are read
+    last: Layer | None = None  # its last map, where that is not the last feature with more than one position
+    encoder: str = ""  # dotted path of the part that has the stages
 
 
 def make_matches(
@@ -48,6 +51,8 @@ def make_matches(
     Raises:
         ValueError: There is no such method, option, schedule or layer.
     """
+    if layers and (student.layers or teacher.layers):
+        raise ValueError(f"layers are named one by one, or by --layers {layers}, not both")
     spelt, make = find_method(method)
     reads = layers or spelt.reads
     pairs = pairs_of(reads, student, teacher)
@@ -82,9 +87,14 @@ def layers_of(reads: Reads, side: Side, role: Literal["student", "teacher"]) -> 
     if side.layers:
         return [Layer(path) for path in side.layers]
     if reads == "output":
-        return [Layer("")]
+        return [side.output]
+    if reads == "last-map" and side.last is not None:
+        return [side.last]
     noise = torch.rand(1, 3, side.size, side.size, generator=torch.Generator().manual_seed(0))
-    surveyed = survey(side.model, noise)  # not zeros, which an untrained network may give back at every layer
+    # Noise, not zeros, which an untrained network may give back at every layer.
+    surveyed = survey_used(side.model, noise, side.output.read) if side.output.read else survey(side.model, noise)
+    if side.encoder:
+        surveyed = [found for found in surveyed if f"{found.path}.".startswith(f"{side.encoder}.")]
     found = stages(side.model, surveyed)
     if reads == "last-map":
         return [found[-1].layer]

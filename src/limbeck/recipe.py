@@ -29,8 +29,9 @@ class Budget:
     """The highest one."""
     weight_decay: float = 5e-4
     """Of weights with two or more dimensions."""
-    schedule: Literal["cosine", "steps", "constant"] = "cosine"
-    """What the learning rate does after the warm-up: fall to 0 as a cosine; times 0.1 at 30, 60 and 90 %; nothing."""
+    schedule: Literal["cosine", "poly", "steps", "constant"] = "cosine"
+    """What the learning rate does after the warm-up: fall to 0 as a cosine, or as the rest of the run to the power of
+    0.9; times 0.1 at 30, 60 and 90 %; nothing."""
     warmup_epochs: float = 0.0
     """Epochs in which the learning rate rises linearly from 0; may be a fraction."""
     clip: float | None = None
@@ -74,6 +75,7 @@ class Recipe:
         examples: Indices of the training samples that the matches are built from and looked over with, before training;
             the first ``EXAMPLES`` if none are named.
         val_data: Takes indices.
+        val_batch_size: Where it is not the budget's, as for images of several sizes.
         budget: How long and how.
         card: Stored beside the student's weights: what another program must know to use them.
         prepare: Arguments of ``prepare_teacher``, where they are not its defaults.
@@ -88,6 +90,7 @@ class Recipe:
     train_data: Dataset[Any]
     examples: Sequence[int] = ()
     val_data: Dataset[Any]
+    val_batch_size: int | None = None
     budget: Budget
     card: dict[str, Any] = field(default_factory=dict)
     prepare: dict[str, Any] = field(default_factory=dict)

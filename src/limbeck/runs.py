@@ -23,10 +23,14 @@ from limbeck.checkpoint import write_atomically
 from limbeck.models import function_in
 from limbeck.pairing import used_in
 from limbeck.recipe import Recipe
-from limbeck.recipes import classification
+from limbeck.recipes import classification, semantic
 from limbeck.train import train as train_recipe
 
 MakeRecipe = Callable[..., Recipe]
+BUILT_IN: dict[str, dict[str, MakeRecipe]] = {
+    "distill": {"classification": classification.distill, "semantic": semantic.distill},
+    "train": {"classification": classification.train, "semantic": semantic.train},
+}
 
 RUN_OPTIONS = """
         out: Folder of the run: recipe.json, metrics.jsonl, checkpoints, student.safetensors.
@@ -37,26 +41,28 @@ RUN_OPTIONS = """
 
 def distill(arguments: list[str]) -> None:
     """A recipe by name or file, or a run folder to resume."""
-    _run("distill", {"classification": classification.distill}, arguments)
+    _run("distill", BUILT_IN["distill"], arguments)
 
 
 def train(arguments: list[str]) -> None:
     """A model alone."""
-    _run("train", {"classification": classification.train}, arguments)
+    _run("train", BUILT_IN["train"], arguments)
 
 
 def _run(command: str, built_in: dict[str, MakeRecipe], arguments: list[str]) -> None:
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if (Path(name) / "recipe.json").is_file():
         command, name, rest = _stored(Path(name), rest)
-        built_in = {"classification": getattr(classification, command)}
+        built_in = BUILT_IN[command]
     recipes = ", ".join(built_in)
     if name in built_in:
         make = built_in[name]
-    elif name.endswith(".py"):
-        make = _recipe_of(Path(name))
+    elif name.endswith(".py") or name.rpartition(":")[0].endswith(".py"):
+        make = _recipe_of(name)
     else:
-        raise ValueError(f"limbeck {command} takes a recipe ({recipes}, or FILE.py) or a run folder, not {name!r}")
+        raise ValueError(
+            f"limbeck {command} takes a recipe ({recipes}, FILE.py or FILE.py:FUNCTION) or a run folder, not {name!r}"
+        )
     parsed = _parse(make, f"limbeck {command} {name}", rest)
     record = parsed.out / "recipe.json"
     first = PartialState(cpu=not torch.accelerator.is_available()).is_main_process
@@ -88,8 +94,9 @@ def _stored(run: Path, rest: list[str]) -> tuple[str, str, list[str]]:
     return stored["command"], stored["recipe"], argv
 
 
-def _recipe_of(path: Path) -> MakeRecipe:
-    make: MakeRecipe = function_in(path, path.stem)
+def _recipe_of(name: str) -> MakeRecipe:
+    file, _, function = name.rpartition(":") if name.rpartition(":")[0].endswith(".py") else (name, "", "")
+    make: MakeRecipe = function_in(Path(file), function or Path(file).stem)
     return make
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from limbeck.recipe import Budget
 
 MILESTONES = (0.3, 0.6, 0.9)  # of the run; times 0.1 at each
+POWER = 0.9  # of poly, as everyone has it since DeepLab (arXiv 1606.00915)
 
 
 def learning_rate(budget: Budget, step: int, steps: int, steps_per_epoch: int) -> float:
@@ -28,6 +29,8 @@ def learning_rate(budget: Budget, step: int, steps: int, steps_per_epoch: int) -
     if budget.schedule == "steps":
         return budget.learning_rate * 0.1 ** sum(step >= milestone * steps for milestone in MILESTONES)
     progress = (step - warmup) / max(1, steps - warmup)
+    if budget.schedule == "poly":
+        return budget.learning_rate * math.pow(1 - progress, POWER)
     return budget.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import send_to_device
+from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset, default_collate
 
+from limbeck.capture import evaluating
 from limbeck.checkpoint import load_checkpoint, save_checkpoint
 from limbeck.data.order import TrainOrder, seed_of
 from limbeck.display import Display, show
@@ -93,7 +94,7 @@ class Training:
         self.report = Report(run)
         self.step = self.epoch = 0  # steps done, epochs done and evaluated
         self.steps_per_epoch = len(recipe.train_data) // budget.batch_size  # type: ignore[arg-type]
-        self.val_loader = self._loader(recipe.val_data, batch_size=budget.batch_size)
+        self.val_loader = self._loader(recipe.val_data, batch_size=recipe.val_batch_size or budget.batch_size)
         self._losses: list[Tensor] = []  # (terms) of each step since the last look
         self._names: list[str] = []
         self.stop_request = StopRequest()
@@ -108,8 +109,13 @@ class Training:
         self._train_loader(epoch=0)  # tells of a batch size that does not fit
         looked_at = self.recipe.examples or range(min(EXAMPLES, len(self.recipe.train_data)))  # type: ignore[arg-type]
         example = default_collate([self.recipe.train_data[0, index] for index in looked_at])
+        example = send_to_device(example, self.accelerator.device)
         torch.manual_seed(seed_of(self.budget.seed, "build"))
-        model = self._build(send_to_device(example, self.accelerator.device))
+        model = self._build(example)
+        if self.accelerator.num_processes > 1:
+            self.accelerator.ddp_handler = DistributedDataParallelKwargs(
+                find_unused_parameters=self._has_unused(example)
+            )
         optimizer = make_optimizer(model.parameters(), self.budget)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.bare = self.accelerator.unwrap_model(self.model)
@@ -146,6 +152,15 @@ class Training:
         ).to(device)
         self.display.matches(preflight(distiller, inputs, truth=truth, teacher_inputs=teacher_inputs))
         return distiller
+
+    def _has_unused(self, example: Any) -> bool:
+        """Whether the student has parameters that its loss does not reach: an encoder's end may not be decoded."""
+        student, inputs = self.recipe.student, self.task.inputs(example)
+        with evaluating(student):
+            output = student(**inputs) if isinstance(inputs, dict) else student(*inputs)
+            trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+            gradients = torch.autograd.grad(self.task.loss(output, example), trained, allow_unused=True)
+        return any(gradient is None for gradient in gradients)
 
     def steps(self, epoch: int) -> Iterator[list[Any]]:
         """The micro-batches of each step that is left in an epoch."""

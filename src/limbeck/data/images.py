@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +32,12 @@ class Images:
     def read(self, index: int) -> Tensor:
         """One image (3, H, W) uint8; ``ValueError`` that names the file where it cannot be read."""
         item = self.items[index]
-        return item if isinstance(item, Tensor) else read_image(item)
+        if isinstance(item, Tensor):
+            return item
+        try:
+            return read_image(item)
+        except ValueError as error:
+            raise ValueError(f"{error}, or pass --skip-bad-images") from None
 
     def take(self, indices: Sequence[int]) -> Images:
         items = self.items[list(indices)] if isinstance(self.items, Tensor) else [self.items[i] for i in indices]
@@ -39,14 +45,24 @@ class Images:
 
 
 def read_image(path: Path) -> Tensor:
+    with _opened(path) as image:
+        pixels: Tensor = pil_to_tensor(image.convert("RGB"))
+        return pixels
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width in pixels, of which only the head of the file tells."""
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            pixels: Tensor = pil_to_tensor(image.convert("RGB"))
-            return pixels
+            yield image
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read as an image ({error}); repair or remove it, or pass --skip-bad-images"
-        ) from None
+        raise ValueError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
 
 
 def load_images(data: str, *, skip_bad: bool = False, seed: int = 0) -> tuple[Images, Images]:

@@ -75,6 +75,12 @@ def _sample(image: Tensor, images: Images, index: int) -> Batch:
     return {"image": image, "label": torch.tensor(images.labels[index]), "index": torch.tensor(index)}
 
 
+def normalised(images: Tensor, inputs: Inputs) -> Tensor:
+    """Images (B, 3, H, W) uint8 less the mean, over the standard deviation, in float32; of the size that they have."""
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) * 255 for values in (inputs.mean, inputs.std))
+    return (images.float() - mean) / std
+
+
 class Preprocess(nn.Module):
     """Images (B, 3, S, S) uint8 as a model takes them: its size, its mean and standard deviation."""
 

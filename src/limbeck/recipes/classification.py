@@ -119,7 +119,7 @@ def distill(
         examples=labelled[:EXAMPLES],
         val_data=ValImages(val_images, load_size),
         budget=budget,
-        card=_card(student, student_inputs, classes, load_size),
+        card=_card(student, student_inputs, classes, load_size, data),
         prepare={"dtype": dtype, "compile": teacher_compile},
         teacher_check=teacher_check,
         notes=[*train_images.notes, *val_images.notes, *notes],
@@ -156,7 +156,7 @@ def train(
         train_data=TrainImages(train_images, augmentation(data.augment, load_size), budget.seed),
         val_data=ValImages(val_images, load_size),
         budget=budget,
-        card=_card(model, inputs, classes, load_size),
+        card=_card(model, inputs, classes, load_size, data),
         notes=[*train_images.notes, *val_images.notes, *notes],
     )
 
@@ -217,5 +217,13 @@ def _load_size(data: Data, images: Images, inputs: list[Inputs]) -> tuple[int, l
     return size, [f"{len(images)} training images, augmented ({data.augment}) at {size} px, then brought to {sizes} px"]
 
 
-def _card(model: str, inputs: Inputs, classes: list[str], load_size: int) -> dict[str, Any]:
-    return {"model": model, "classes": classes, "load_size": load_size, **dataclasses.asdict(inputs)}
+def _card(model: str, inputs: Inputs, classes: list[str], load_size: int, data: Data) -> dict[str, Any]:
+    return {
+        "task": "classification",
+        "model": model,
+        "classes": classes,
+        "load_size": load_size,
+        "skip_bad_images": data.skip_bad_images,
+        "data_seed": data.data_seed,
+        **dataclasses.asdict(inputs),
+    }

@@ -1,0 +1,159 @@
+"""``limbeck evaluate``: the students of runs beside their teacher, in numbers and in pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from limbeck.data.images import Images, load_images
+from limbeck.data.mask_transforms import ValMasks
+from limbeck.data.masks import Masks, load_masks
+from limbeck.data.transforms import ValImages
+from limbeck.display import wide_console
+from limbeck.models import Inputs, build_model, load_weights, read_card
+from limbeck.pictures import write_pictures
+from limbeck.segmenters import build_segmenter
+from limbeck.tasks.classification import Classification
+from limbeck.tasks.semantic import Semantic
+
+MANY = 8  # metrics that are still columns of the table
+
+
+def evaluate(arguments: list[str]) -> None:
+    """The students of runs beside the teacher of the first."""
+    tyro.cli(_evaluate, args=arguments, prog="limbeck evaluate")
+
+
+def _evaluate(
+    runs: tyro.conf.Positional[list[Path]], /, data: str | None = None, batch_size: int | None = None, pictures: int = 0
+) -> None:
+    """Evaluate the students of runs, and the teacher that the first of them had, on validation images.
+
+    Args:
+        runs: Run folders: a distilled student, and those it is to be compared with, such as the student alone.
+        data: As for limbeck train; by default the data of the first run.
+        batch_size: Images at a time: 128 with labels, 8 with masks, 1 with masks of several sizes.
+        pictures: Draw this many validation images into the first run's pictures/: image, truth, the students from the
+            last run named to the first, and the teacher (of segmenters only).
+    """
+    if not runs or not (runs[0] / "recipe.json").is_file():
+        raise ValueError(f"{runs[0] if runs else 'limbeck evaluate'}: name the folder of a run")
+    if pictures < 0:
+        raise ValueError(f"pictures is {pictures}; it must be 0 or more")
+    for run in runs:
+        if not (run / "student.safetensors").is_file():
+            raise ValueError(f"{run} has no student yet; go on with: limbeck distill {run} --resume")
+    card = read_card(runs[0] / "student.safetensors")
+    given = json.loads((runs[0] / "recipe.json").read_text())["arguments"]
+    own = given.get("data")
+    data = data or (own["data"] if isinstance(own, dict) else own)
+    if data is None:
+        raise ValueError(f"{runs[0]} was made by a recipe that does not say where its data lie; pass --data")
+    if pictures and card["task"] != "semantic":
+        raise ValueError("--pictures shows masks, which an image classifier does not give")
+    validation = OfMasks(data, card, batch_size) if card["task"] == "semantic" else OfImages(data, card, batch_size)
+    rows: dict[str, dict[str, float]] = {}
+    if teacher := given.get("teacher"):
+        rows[f"teacher {teacher}"] = validation.measure_teacher(
+            teacher, given.get("teacher_weights"), given.get("teacher_size")
+        )
+    for run in runs:
+        rows[str(run)] = validation.measure(run)
+    _print(f"validation images of {data}: {len(validation)}", rows)
+    if isinstance(validation, OfMasks) and pictures:
+        print(f"pictures: {validation.draw(pictures, runs[0] / 'pictures')}")
+
+
+class OfImages:
+    """Validation images with labels, and what the teacher says of them."""
+
+    def __init__(self, data: str, card: dict[str, Any], batch_size: int | None):
+        self.batch_size = batch_size or 128
+        self.teacher_says: Tensor | None = None
+        self.images: Images = load_images(data, skip_bad=card["skip_bad_images"], seed=card["data_seed"])[1]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def measure_teacher(self, name: str, weights: str | None, size: int | None) -> dict[str, float]:
+        model, inputs = build_model(name, self.images.classes, size)
+        if weights is not None:
+            load_weights(model, weights, name=name)
+        card = Path(name) / "student.safetensors"  # a run is measured as it was trained
+        load_size = read_card(card)["load_size"] if card.is_file() else min(inputs.size, *self.images.read(0).shape[1:])
+        return self._measure(model, inputs, load_size, teacher=True)
+
+    def measure(self, run: Path) -> dict[str, float]:
+        model, inputs = build_model(str(run), self.images.classes)
+        return self._measure(model, inputs, read_card(run / "student.safetensors")["load_size"])
+
+    def _measure(self, model: nn.Module, inputs: Inputs, load_size: int, *, teacher: bool = False) -> dict[str, float]:
+        task = Classification(len(self.images.classes), inputs)
+        batches = _batches(_on_device(model), ValImages(self.images, load_size), self.batch_size)
+        if teacher:
+            metrics, self.teacher_says = task.evaluate_teacher(model, batches), task.teacher_says
+            return metrics
+        task.teacher_says = self.teacher_says
+        return task.evaluate(model, batches)
+
+
+class OfMasks:
+    """Validation images with masks, and the models that were measured on them."""
+
+    def __init__(self, data: str, card: dict[str, Any], batch_size: int | None):
+        self.masks: Masks = load_masks(Path(data), ignore_index=card["ignore_index"], seed=card["data_seed"])[1]
+        self.batch_size = (batch_size or 8) if len(self.masks.sizes) == 1 else 1
+        self.seen = ValMasks(self.masks, card["short_side"])
+        self.models: dict[str, tuple[nn.Module, Inputs]] = {}  # the teacher first
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def measure_teacher(self, name: str, weights: str | None, size: int | None) -> dict[str, float]:
+        return self._measure(f"teacher {name}", name, weights)
+
+    def measure(self, run: Path) -> dict[str, float]:
+        return self._measure(str(run), str(run))
+
+    def _measure(self, title: str, name: str, weights: str | None = None) -> dict[str, float]:
+        model, inputs = build_segmenter(name, self.masks.classes)
+        if weights is not None:
+            load_weights(model, weights, name=name)
+        self.models[title] = _on_device(model), inputs
+        batches = _batches(model, self.seen, self.batch_size)
+        return Semantic(self.masks.classes, inputs).evaluate(model, batches)
+
+    def draw(self, count: int, folder: Path) -> str:
+        models = dict(reversed(self.models.items()))
+        write_pictures(self.masks, self.seen, models, count, folder)
+        return f"{folder}, each of image, truth, {', '.join(models)}; the colours are in classes.png"
+
+
+def _on_device(model: nn.Module) -> nn.Module:
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _batches(model: nn.Module, data: Dataset[Any], size: int) -> Iterator[Any]:
+    device = next(model.parameters()).device
+    for batch in DataLoader(data, size):
+        yield {key: value.to(device) for key, value in batch.items()}
+
+
+def _print(title: str, rows: dict[str, dict[str, float]]) -> None:
+    columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
+    table = Table(title=title, title_justify="left")
+    shown = {name: {label: metrics[name] for label, metrics in rows.items() if name in metrics} for name in columns}
+    head, first, cells = ("", list(rows), shown) if len(columns) > MANY else ("model", columns, rows)
+    for column in (head, *first):
+        table.add_column(column, overflow="fold")
+    for label, values in cells.items():
+        table.add_row(label, *(f"{values[name]:.4f}" if name in values else "" for name in first))
+    wide_console().print(table)
