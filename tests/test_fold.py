@@ -5,6 +5,7 @@ import timm.layers
 import torch
 import torchvision.ops
 from torch import nn
+from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from limbeck.fold import fold_norms
 from tests.models import Block, randomize_norms
@@ -20,6 +21,7 @@ FOLDED = {
     "strided and padded": (2, lambda: [nn.Conv2d(3, 4, 3, 2, 1, padding_mode="reflect"), nn.BatchNorm2d(4, eps=0.1)]),
     "norm with activation": (2, lambda: [nn.Conv2d(3, 4, 3), timm.layers.BatchNormAct2d(4)]),
     "frozen norm": (2, lambda: [nn.Conv2d(3, 4, 3), torchvision.ops.FrozenBatchNorm2d(4)]),
+    "frozen norm of transformers": (2, lambda: [nn.Conv2d(3, 4, 3, bias=False), DetrFrozenBatchNorm2d(4)]),
     "nested": (2, lambda: [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), nn.ReLU()]),
 }
 LEFT = {

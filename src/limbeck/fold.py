@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -83,16 +84,27 @@ def _without_norm(norm: nn.Module) -> nn.Module:
 def _fold(convolution: Any, norm: Any) -> None:
     """``norm(convolution(x)) == convolution'(x)``, computed in float64."""
     weight = convolution.weight.double()
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    shift = -norm.running_mean.double()
+    axes = [1] * (weight.ndim - 2)
+    scale, shift = _line(norm, axes)
     if convolution.bias is not None:
-        shift += convolution.bias.double()
-    if norm.weight is not None:
-        scale *= norm.weight.double()
-    shift *= scale
-    if norm.bias is not None:
-        shift += norm.bias.double()
+        shift = shift + scale * convolution.bias.double()
     dtype = convolution.weight.dtype
-    folded = weight * scale.view(-1, *[1] * (weight.ndim - 1))
+    folded = weight * scale.view(-1, 1, *axes)
     convolution.weight = nn.Parameter(folded.to(dtype), requires_grad=False)
     convolution.bias = nn.Parameter(shift.to(dtype), requires_grad=False)
+
+
+def _line(norm: Any, axes: list[int]) -> tuple[Tensor, Tensor]:
+    """``norm(x) == scale * x + shift`` by channel, without what it does afterwards."""
+    if not hasattr(norm, "eps"):  # transformers' frozen norms have it in their forward only
+        exact = copy.deepcopy(norm).double()
+        zero = exact.running_var.new_zeros(1, len(exact.running_var), *axes)
+        shift = exact(zero).flatten()
+        return exact(zero + 1).flatten() - shift, shift
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -norm.running_mean.double() * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.double()
+    return scale, shift
