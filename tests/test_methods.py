@@ -52,7 +52,7 @@ def test_every_public_criterion_is_a_method():
 def test_every_method_distils_a_pair_of_networks_by_its_name_alone(name):
     torch.manual_seed(0)
     student, teacher, images = net(4), net(6), torch.randn(4, 3, 32, 32)
-    truth = BOXES if name == "FGD" else LABELS
+    truth = BOXES if name in ("FGD", "ForegroundTransform") else LABELS
     matches = matches_of(name, student, teacher)
     distiller = Distiller(student, teacher, matches, example=(images,), truth=truth)
     rows = preflight(distiller, (images,), truth=truth)

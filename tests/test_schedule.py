@@ -35,3 +35,12 @@ def test_steps_and_constant_are_what_they_are_called():
         [2, 2, 0.2, 0.2, 0.02, 0.02, 0.002, 0.002]
     )
     assert set(rates("constant")) == {2}
+
+
+def test_two_steps_are_after_eight_and_eleven_of_twelve_epochs():
+    budget = Budget(learning_rate=2.0, schedule="two-steps", warmup_epochs=1)
+    found = [learning_rate(budget, step, 120, 10) for step in range(120)]
+    assert found[:10] == pytest.approx([2 * (step + 1) / 10 for step in range(10)])
+    assert found[10:] == pytest.approx([2] * 70 + [0.2] * 30 + [0.02] * 10)
+    assert rates("two-steps")[66:68] == pytest.approx([2, 0.2])  # two thirds of 100 steps
+    assert rates("two-steps")[91:93] == pytest.approx([0.2, 0.02])

@@ -1,17 +1,14 @@
 import json
-import multiprocessing
-import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from limbeck.cli import main
 from limbeck.models import function_in, read_card
 from limbeck.tasks.semantic import Semantic
+from tests.commands import assert_resumes_bitwise, cells, equal, log_of, mistake, weights
 from tests.test_distributed import assert_same_run, torchrun
 
 CLASSES = ["ground", "red", "blue"]
@@ -106,33 +103,6 @@ def pair(runs, segmenters):
 
 def alone(segmenters, run):
     return ["--model", f"{segmenters}:small", "--out", str(run)]
-
-
-def log_of(run, kind):
-    entries = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [entry for entry in entries if entry["kind"] == kind]
-
-
-def weights(run, name="student-last.safetensors"):
-    return load_file(run / name)
-
-
-def equal(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-def cells(shown):
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
-
-
-def mistake(arguments, capsys):
-    """What a command says that ends with the status of a user's mistake."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
 
 
 def test_a_teacher_a_student_alone_and_a_distilled_student_learn_and_are_measured(runs):
@@ -347,42 +317,11 @@ def test_the_same_seed_gives_the_same_weights_for_any_number_of_loader_workers(r
     assert not equal(weights(tmp_path / "0"), weights(tmp_path / "other"))
 
 
-def run_once(arguments):
-    """In a process of its own, to be killed."""
-    torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as in a run from the command line
-    main(arguments)
-
-
-def steps_saved(run):
-    return max((int(path.stem[5:]) for path in (run / "checkpoints").glob("step-*.ckpt")), default=0)
-
-
 def test_a_run_killed_and_resumed_by_its_folder_ends_bitwise_as_an_unbroken_one(runs, segmenters, tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["limbeck.runs", "timm", __name__])
     options = ["--dice", "1", "--class-weights", "balanced", "--epochs", "16", "--checkpoint-every", "2"]
     data = ["--data", str(runs / "data"), "--batch-size", "4", "--learning-rate", "0.1", "--workers", "1"]
-    start = ["distill", "semantic", *data, *options, *pair(runs, segmenters), "--out"]
-    broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
-    for target in (4, 29):  # of 48 steps; the weight is still being measured at step 4
-        arguments = ["distill", str(broken), "--resume"] if steps_saved(broken) else [*start, str(broken)]
-        process = context.Process(target=run_once, args=(arguments,))
-        process.start()
-        while steps_saved(broken) < target and process.is_alive():
-            time.sleep(0.005)
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-    for arguments in (["distill", str(broken), "--resume"], [*start, str(unbroken)]):
-        process = context.Process(target=run_once, args=(arguments,))
-        process.start()
-        process.join()
-        assert process.exitcode == 0
-    for name in ("student.safetensors", "student-last.safetensors"):
-        assert equal(weights(broken, name), weights(unbroken, name))
-        assert read_card(broken / name) == read_card(unbroken / name)
-    assert log_of(broken, "val") == log_of(unbroken, "val")
+    start = ["distill", "semantic", *data, *options, *pair(runs, segmenters)]
+    assert_resumes_bitwise(start, tmp_path, kill_after=(4, 29))  # of 48 steps; the weight is still measured at step 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes without a GPU, the one process would have it")

@@ -29,7 +29,9 @@ class Layer:
     input: bool = False  # what the submodule takes, not what it returns: of a ReLU, the feature before activation
 
     def __str__(self) -> str:
-        return f"{self.path}:input" if self.input else self.path or "output"
+        if self.input:
+            return f"{self.path}:input"
+        return (self.path or "output") + getattr(self.read, "part", "")  # which of several that a submodule returns
 
 
 class Capture:

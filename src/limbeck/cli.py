@@ -14,12 +14,15 @@ limbeck makes a small vision model learn from a big one.
       a student beside a teacher (MODEL: timm:NAME, torchvision:NAME, FILE.py:FUNCTION or a run folder)
   limbeck train|distill semantic ...
       the same for semantic segmentation (MODEL: also smp:ARCH/ENCODER, hf:FOLDER)
+  limbeck train|distill detection|instance ...
+      the same for object detection and instance segmentation (MODEL: torchvision:HEAD/timm:BACKBONE, hf:FOLDER)
   limbeck distill FILE.py ... --out RUN
       a recipe of your own: the function in FILE.py that is named like the file (or FILE.py:FUNCTION)
   limbeck distill RUN --resume
       go on with a run that was stopped or killed
   limbeck evaluate RUN --data DIR
-      the student of a run, beside its teacher and beside other runs; --pictures N draws what segmenters say
+      the student of a run, beside its teacher and beside other runs; --pictures N draws what segmenters and detectors
+      say
   limbeck layers MODEL --size 224
       every layer of a model, with its feature's shape and stride
   limbeck methods

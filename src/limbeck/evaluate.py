@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
+from accelerate.utils import send_to_device
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from limbeck.data.coco import load_coco
+from limbeck.data.coco_transforms import ValObjects, collate
 from limbeck.data.images import Images, load_images
 from limbeck.data.mask_transforms import ValMasks
 from limbeck.data.masks import Masks, load_masks
 from limbeck.data.transforms import ValImages
+from limbeck.detectors import build_detector, gives_masks
 from limbeck.display import wide_console
 from limbeck.models import Inputs, build_model, load_weights, read_card
-from limbeck.pictures import write_pictures
+from limbeck.pictures import Models, sheets_of_masks, sheets_of_objects, write_pictures
 from limbeck.segmenters import build_segmenter
 from limbeck.tasks.classification import Classification
+from limbeck.tasks.detection import Detection
 from limbeck.tasks.semantic import Semantic
 
 MANY = 8  # metrics that are still columns of the table
@@ -33,16 +38,22 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def _evaluate(
-    runs: tyro.conf.Positional[list[Path]], /, data: str | None = None, batch_size: int | None = None, pictures: int = 0
+    runs: tyro.conf.Positional[list[Path]],
+    /,
+    data: str | None = None,
+    batch_size: int | None = None,
+    pictures: int = 0,
+    score: float = 0.3,
 ) -> None:
     """Evaluate the students of runs, and the teacher that the first of them had, on validation images.
 
     Args:
         runs: Run folders: a distilled student, and those it is to be compared with, such as the student alone.
         data: As for limbeck train; by default the data of the first run.
-        batch_size: Images at a time: 128 with labels, 8 with masks, 1 with masks of several sizes.
+        batch_size: Images at a time: 128 with labels, 8 with masks or boxes, 1 with masks of several sizes.
         pictures: Draw this many validation images into the first run's pictures/: image, truth, the students from the
-            last run named to the first, and the teacher (of segmenters only).
+            last run named to the first, and the teacher (of segmenters and detectors only).
+        score: Draw the objects that a detector is at least so sure of.
     """
     if not runs or not (runs[0] / "recipe.json").is_file():
         raise ValueError(f"{runs[0] if runs else 'limbeck evaluate'}: name the folder of a run")
@@ -57,9 +68,11 @@ def _evaluate(
     data = data or (own["data"] if isinstance(own, dict) else own)
     if data is None:
         raise ValueError(f"{runs[0]} was made by a recipe that does not say where its data lie; pass --data")
-    if pictures and card["task"] != "semantic":
-        raise ValueError("--pictures shows masks, which an image classifier does not give")
-    validation = OfMasks(data, card, batch_size) if card["task"] == "semantic" else OfImages(data, card, batch_size)
+    if pictures and card["task"] == "classification":
+        raise ValueError("--pictures shows masks and boxes, which an image classifier does not give")
+    if not 0 <= score <= 1:
+        raise ValueError(f"score is {score}; it is a share, from 0 to 1")
+    validation = VALIDATIONS[card["task"]](data, card, batch_size)
     rows: dict[str, dict[str, float]] = {}
     if teacher := given.get("teacher"):
         rows[f"teacher {teacher}"] = validation.measure_teacher(
@@ -68,8 +81,10 @@ def _evaluate(
     for run in runs:
         rows[str(run)] = validation.measure(run)
     _print(f"validation images of {data}: {len(validation)}", rows)
-    if isinstance(validation, OfMasks) and pictures:
-        print(f"pictures: {validation.draw(pictures, runs[0] / 'pictures')}")
+    if not isinstance(validation, OfImages) and pictures:
+        folder = runs[0] / "pictures"
+        titles = ", ".join(validation.draw(pictures, folder, score))
+        print(f"pictures: {folder}, each of image, truth, {titles}; the colours are in classes.png")
 
 
 class OfImages:
@@ -131,20 +146,60 @@ class OfMasks:
         batches = _batches(model, self.seen, self.batch_size)
         return Semantic(self.masks.classes, inputs).evaluate(model, batches)
 
-    def draw(self, count: int, folder: Path) -> str:
+    def draw(self, count: int, folder: Path, score: float) -> Models:
         models = dict(reversed(self.models.items()))
-        write_pictures(self.masks, self.seen, models, count, folder)
-        return f"{folder}, each of image, truth, {', '.join(models)}; the colours are in classes.png"
+        write_pictures(sheets_of_masks(self.masks, self.seen, models, count), self.masks.classes, folder)
+        return models
+
+
+class OfObjects:
+    """Validation images with objects, and the models that were measured on them."""
+
+    def __init__(self, data: str, card: dict[str, Any], batch_size: int | None):
+        self.batch_size, self.with_masks = batch_size or 8, card["task"] == "instance"
+        self.objects = load_coco(Path(data), on_bad=card["on_bad_data"], outlines=self.with_masks)[1]
+        self.seen = ValObjects(self.objects, card["short_side"], card["long_side"])
+        self.models: dict[str, tuple[nn.Module, Inputs]] = {}  # the teacher first
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def measure_teacher(self, name: str, weights: str | None, size: int | None) -> dict[str, float]:
+        return self._measure(f"teacher {name}", name, weights)
+
+    def measure(self, run: Path) -> dict[str, float]:
+        return self._measure(str(run), str(run))
+
+    def _measure(self, title: str, name: str, weights: str | None = None) -> dict[str, float]:
+        model, inputs = build_detector(name, self.objects.classes)
+        if weights is not None:
+            load_weights(model, weights, name=name)
+        self.models[title] = _on_device(model), inputs
+        task = Detection(self.objects, masks=self.with_masks and gives_masks(model))
+        return task.evaluate(model, _batches(model, self.seen, self.batch_size, collate))
+
+    def draw(self, count: int, folder: Path, score: float) -> Models:
+        models = dict(reversed(self.models.items()))
+        sheets = sheets_of_objects(self.objects, self.seen, models, count, score)
+        write_pictures(sheets, self.objects.classes, folder)
+        return models
+
+
+VALIDATIONS: dict[str, Callable[..., OfImages | OfMasks | OfObjects]] = {
+    "classification": OfImages,
+    "semantic": OfMasks,
+    "detection": OfObjects,
+    "instance": OfObjects,
+}
 
 
 def _on_device(model: nn.Module) -> nn.Module:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _batches(model: nn.Module, data: Dataset[Any], size: int) -> Iterator[Any]:
+def _batches(model: nn.Module, data: Dataset[Any], size: int, collate: Any = None) -> Iterator[Any]:
     device = next(model.parameters()).device
-    for batch in DataLoader(data, size):
-        yield {key: value.to(device) for key, value in batch.items()}
+    return (send_to_device(batch, device) for batch in DataLoader(data, size, collate_fn=collate))
 
 
 def _print(title: str, rows: dict[str, dict[str, float]]) -> None:

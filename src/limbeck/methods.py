@@ -6,8 +6,8 @@ The library needs no names: whoever writes Python imports a criterion and puts i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from torch import nn
 
@@ -23,7 +23,7 @@ from limbeck.projectors import (
 )
 from limbeck.weights import EarlyDecay, WarmUp
 
-Reads = Literal["output", "last-map", "stages", "stages-before-activation", "stages-together"]
+Reads = Literal["output", "last-map", "levels", "stages", "stages-before-activation", "stages-together"]
 PROJECTORS: dict[str, MakeProjector | None] = {
     "off": None,
     **{make.__name__: make for make in (conv1x1, conv1x1_if_needed, conv_bn, conv_bn_relu, orthogonal)},
@@ -44,6 +44,7 @@ class Method:
     reads: Reads = "last-map"
     projector: MakeProjector | None = None
     weight: Weight = "auto"
+    on_levels: Mapping[str, Any] = field(default_factory=dict)  # options of the criterion for a detector's pyramid
 
 
 METHODS: Mapping[str, Method] = {
@@ -93,7 +94,13 @@ METHODS: Mapping[str, Method] = {
         weight=WarmUp(1.0),
     ),
     "CWD": Method(criteria.CWD, "shu2021channel", "where each channel looks", projector=conv_bn_relu),
-    "MGD": Method(criteria.MGD, "yang2022masked", "features generated from a masked one", projector=conv1x1_if_needed),
+    "MGD": Method(
+        criteria.MGD,
+        "yang2022masked",
+        "features generated from a masked one",
+        projector=conv1x1_if_needed,
+        on_levels={"masked": 0.65, "over": "positions"},
+    ),
     "PKD": Method(
         criteria.PKD, "cao2022pkd", "how each channel varies, whatever its scale", projector=conv1x1_if_needed
     ),
@@ -102,7 +109,9 @@ METHODS: Mapping[str, Method] = {
         "yang2022focal",
         "features, weighed by attention and by boxes; global context",
         projector=conv1x1_if_needed,
-        weight=1.0,
+    ),
+    "ForegroundTransform": Method(
+        criteria.ForegroundTransform, "liu2023simple", "as ChannelTransform, with less weight outside all boxes"
     ),
     "FKD": Method(criteria.FKD, "zhang2021improve", "features where attention lies; non-local relations"),
     "Cosine": Method(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,7 @@ from limbeck.capture import Layer
 from limbeck.layers import before_activation, stages, survey, survey_used
 from limbeck.match import Match
 from limbeck.methods import FURTHER_PAPERS, PROJECTORS, SCHEDULES, Reads
-from limbeck.projectors import pooled
+from limbeck.projectors import conv1x1_if_needed, conv_bn_relu, pooled
 from limbeck.spelling import find_method, weight_of
 
 
@@ -27,6 +27,7 @@ class Side:
     output: Layer = Layer("")  # how its class scores are read
     last: Layer | None = None  # its last map, where that is not the last feature with more than one position
     encoder: str = ""  # dotted path of the part that has the stages
+    levels: Mapping[int, Layer] = field(default_factory=dict)  # of a detector's pyramid, by stride in pixels
 
 
 def make_matches(
@@ -37,6 +38,7 @@ def make_matches(
     weight: float | str | None = None,
     projector: str | None = None,
     layers: Reads | None = None,
+    reduction: Literal["sum", "equal"] | None = None,
 ) -> list[Match]:
     """The matches of a method for a pair of models.
 
@@ -46,31 +48,57 @@ def make_matches(
         student, teacher: Whose layers are matched.
         weight: A number, ``"auto"``, or a schedule as ``EarlyDecay:weight=6``; ``None`` for the method's own.
         projector: A name in ``PROJECTORS``; ``None`` for the method's own, which at the output is none.
-        layers: What to read instead of what the method reads; ``None`` for that.
+        layers: What to read instead of what the method reads; ``None`` for that, or of detectors for the levels.
+        reduction: How the levels of pyramids share a weight that is a number: ``"sum"`` leaves the criteria's sums over
+            positions as they are, so that the finest level weighs most; ``"equal"`` multiplies each level by how many
+            fewer positions it has than the finest. ``None`` is the sum.
 
     Raises:
         ValueError: There is no such method, option, schedule or layer.
     """
-    if layers and (student.layers or teacher.layers):
+    named = bool(student.layers or teacher.layers)
+    if layers and named:
         raise ValueError(f"layers are named one by one, or by --layers {layers}, not both")
-    spelt, make = find_method(method)
-    reads = layers or spelt.reads
+    of_detectors = bool(student.levels or teacher.levels) and not named
+    spelt, make = find_method(method, on_levels=of_detectors and layers in (None, "levels"))
+    reads = layers or (on_detectors(spelt.reads, method) if of_detectors else spelt.reads)
     pairs = pairs_of(reads, student, teacher)
-    own_projector = None if reads == "output" else spelt.projector
+    chosen = None if reads == "output" else spelt.projector
+    if reads == "levels" and chosen is conv_bn_relu:
+        chosen = conv1x1_if_needed  # a pyramid's levels have negative values, which nothing after a ReLU can follow
+    chosen = chosen if projector is None else PROJECTORS[projector]
+    weights = [spelt.weight if weight is None else weight_of(weight)] * len(pairs)
+    if reduction is not None:
+        if reads != "levels" or not isinstance(weights[0], int | float):
+            raise ValueError(
+                f"--reduction {reduction} is of a weight that is a number, shared by the levels of detectors; "
+                "auto finds a weight for each"
+            )
+        strides = sorted(common_strides(student, teacher))
+        if reduction == "equal":
+            weights = [weights[0] * (stride / strides[0]) ** 2 for stride in strides]
     return [
-        Match(
-            here,
-            there,
-            make(),
-            weight=spelt.weight if weight is None else weight_of(weight),
-            projector=own_projector if projector is None else PROJECTORS[projector],
-        )
-        for here, there in pairs
+        Match(here, there, make(), weight=each, projector=chosen)
+        for (here, there), each in zip(pairs, weights, strict=True)
     ]
+
+
+def on_detectors(reads: Reads, method: str) -> Reads:
+    """What a method reads of detectors: features at every level of their pyramids."""
+    if reads in ("last-map", "stages"):
+        return "levels"
+    if reads == "output":
+        raise ValueError(
+            f"{method} compares class scores, of which each detector has its own kind; ChannelTransform, CWD, FGD, MGD "
+            "and PKD compare the levels of pyramids"
+        )
+    raise ValueError(f"{method} reads {reads}, which pyramids do not have; pass --layers {reads} for the backbones'")
 
 
 def pairs_of(reads: Reads, student: Side, teacher: Side) -> list[tuple[Any, Any]]:
     """Which layers of the student a method matches with which of the teacher, from the first to the deepest."""
+    if reads == "levels":
+        return [(student.levels[stride], teacher.levels[stride]) for stride in sorted(common_strides(student, teacher))]
     here, there = layers_of(reads, student, "student"), layers_of(reads, teacher, "teacher")
     if len(here) != len(there):
         if student.layers or teacher.layers:
@@ -81,6 +109,17 @@ def pairs_of(reads: Reads, student: Side, teacher: Side) -> list[tuple[Any, Any]
         common = min(len(here), len(there))  # stages are paired from the deepest; what a first one lacks is left out
         here, there = here[-common:], there[-common:]
     return [(tuple(here), tuple(there))] if reads == "stages-together" else list(zip(here, there, strict=True))
+
+
+def common_strides(student: Side, teacher: Side) -> set[int]:
+    """Strides of the levels that both detectors' pyramids have."""
+    common = student.levels.keys() & teacher.levels.keys()
+    if not common:
+        raise ValueError(
+            f"the student has levels at the strides {sorted(student.levels)}, the teacher at {sorted(teacher.levels)}: "
+            "none in common; name what follows what with --student-layer and --teacher-layer"
+        )
+    return common
 
 
 def layers_of(reads: Reads, side: Side, role: Literal["student", "teacher"]) -> list[Layer]:

@@ -50,8 +50,8 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
         raise ValueError(f"{match} is {number} on the first batch; check the teacher's weights and inputs")
     if number == 0:
         raise ValueError(
-            f"{match} is exactly 0 on the first batch, so it teaches nothing; are these the layers you mean, "
-            "and does the teacher know these images?"
+            f"{match} is exactly 0 on the first batch, so it teaches nothing; are these the layers you mean (a map of "
+            "one position may say nothing), and does the teacher know these images?"
         )
     weights = {name: weight for name, weight in match.named_parameters() if weight.requires_grad}
     every = features if isinstance(features, tuple) else (features,)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from limbeck.match import Match
 from limbeck.tasks import Task
@@ -29,9 +29,9 @@ class Budget:
     """The highest one."""
     weight_decay: float = 5e-4
     """Of weights with two or more dimensions."""
-    schedule: Literal["cosine", "poly", "steps", "constant"] = "cosine"
+    schedule: Literal["cosine", "poly", "steps", "two-steps", "constant"] = "cosine"
     """What the learning rate does after the warm-up: fall to 0 as a cosine, or as the rest of the run to the power of
-    0.9; times 0.1 at 30, 60 and 90 %; nothing."""
+    0.9; times 0.1 at 30, 60 and 90 %, or at 8 and 11 twelfths, as is usual for detectors; nothing."""
     warmup_epochs: float = 0.0
     """Epochs in which the learning rate rises linearly from 0; may be a fraction."""
     clip: float | None = None
@@ -73,9 +73,10 @@ class Recipe:
         matches: What follows what.
         train_data: Takes keys ``(epoch, index)`` (see ``limbeck.data.order``).
         examples: Indices of the training samples that the matches are built from and looked over with, before training;
-            the first ``EXAMPLES`` if none are named.
+            the first ``EXAMPLES`` if none are named, or as many as go through the models at once.
         val_data: Takes indices.
         val_batch_size: Where it is not the budget's, as for images of several sizes.
+        collate: Makes a batch of samples.
         budget: How long and how.
         card: Stored beside the student's weights: what another program must know to use them.
         prepare: Arguments of ``prepare_teacher``, where they are not its defaults.
@@ -91,6 +92,7 @@ class Recipe:
     examples: Sequence[int] = ()
     val_data: Dataset[Any]
     val_batch_size: int | None = None
+    collate: Callable[[list[Any]], Any] = default_collate
     budget: Budget
     card: dict[str, Any] = field(default_factory=dict)
     prepare: dict[str, Any] = field(default_factory=dict)

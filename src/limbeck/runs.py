@@ -23,13 +23,23 @@ from limbeck.checkpoint import write_atomically
 from limbeck.models import function_in
 from limbeck.pairing import used_in
 from limbeck.recipe import Recipe
-from limbeck.recipes import classification, semantic
+from limbeck.recipes import classification, detection, instance, semantic
 from limbeck.train import train as train_recipe
 
 MakeRecipe = Callable[..., Recipe]
 BUILT_IN: dict[str, dict[str, MakeRecipe]] = {
-    "distill": {"classification": classification.distill, "semantic": semantic.distill},
-    "train": {"classification": classification.train, "semantic": semantic.train},
+    "distill": {
+        "classification": classification.distill,
+        "detection": detection.distill,
+        "instance": instance.distill,
+        "semantic": semantic.distill,
+    },
+    "train": {
+        "classification": classification.train,
+        "detection": detection.train,
+        "instance": instance.train,
+        "semantic": semantic.train,
+    },
 }
 
 RUN_OPTIONS = """

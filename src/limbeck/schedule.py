@@ -10,7 +10,7 @@ from torch import nn
 
 from limbeck.recipe import Budget
 
-MILESTONES = (0.3, 0.6, 0.9)  # of the run; times 0.1 at each
+MILESTONES = {"steps": (0.3, 0.6, 0.9), "two-steps": (8 / 12, 11 / 12)}  # of the run; times 0.1 at each
 POWER = 0.9  # of poly, as everyone has it since DeepLab (arXiv 1606.00915)
 
 
@@ -26,8 +26,8 @@ def learning_rate(budget: Budget, step: int, steps: int, steps_per_epoch: int) -
         return budget.learning_rate * (step + 1) / warmup
     if budget.schedule == "constant":
         return budget.learning_rate
-    if budget.schedule == "steps":
-        return budget.learning_rate * 0.1 ** sum(step >= milestone * steps for milestone in MILESTONES)
+    if budget.schedule in MILESTONES:
+        return budget.learning_rate * 0.1 ** sum(step >= part * steps for part in MILESTONES[budget.schedule])
     progress = (step - warmup) / max(1, steps - warmup)
     if budget.schedule == "poly":
         return budget.learning_rate * math.pow(1 - progress, POWER)

@@ -17,13 +17,14 @@ from limbeck.tasks.semantic import logits_of
 LOOKED_OVER_AT = 256  # pixels, height and width, of the image with which a model's layers are found
 
 
-def load_backbone(model: nn.Module, source: str) -> int:
-    """Load the weights of a classifier into the encoder of a segmenter.
+def load_backbone(model: nn.Module, source: str, path: str | None = None) -> int:
+    """Load the weights of a classifier into the encoder of a segmenter or detector.
 
     Args:
-        model: As ``build_segmenter`` gave it.
+        model: As ``build_segmenter`` or ``build_detector`` gave it.
         source: A ``.safetensors`` or torch file of tensors, or ``timm:NAME``, ``torchvision:NAME`` for what these
             publish.
+        path: Of the encoder, where it has no usual name.
 
     Returns:
         The number of tensors loaded.
@@ -31,7 +32,7 @@ def load_backbone(model: nn.Module, source: str) -> int:
     Raises:
         ValueError: A tensor of the encoder is not in the file, or has another shape.
     """
-    path = encoder_of(model)
+    path = encoder_of(model) if path is None else path
     if not path:
         raise ValueError(f"{type(model).__name__} has no encoder or backbone to load {source} into")
     encoder = model.get_submodule(path)

@@ -113,25 +113,29 @@ def _from_hf(folder: Path, classes: list[str]) -> tuple[nn.Module, Inputs]:
     if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
         raise ValueError(f"the weights in {folder} are no safetensors, so loading them could run code: refused")
     if any(folder.glob("*.safetensors")):
-        _check_classes(folder, AutoConfig.from_pretrained(folder, local_files_only=True).id2label, classes)
+        check_classes(folder, AutoConfig.from_pretrained(folder, local_files_only=True).id2label, classes)
         model: nn.Module = AutoModelForSemanticSegmentation.from_pretrained(
             folder, ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True, **labels
         )
     else:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, **labels)
         model = AutoModelForSemanticSegmentation.from_config(config)  # type: ignore[no-untyped-call]
-    inputs = Inputs(LOOKED_OVER_AT)
-    if (card := folder / "preprocessor_config.json").is_file():
-        stored = json.loads(card.read_text())
-        if stored.get("do_normalize", True):
-            mean, std = stored.get("image_mean", inputs.mean), stored.get("image_std", inputs.std)
-        else:
-            mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        inputs = replace(inputs, mean=tuple(mean), std=tuple(std))
-    return model, inputs
+    return model, normalised_as_in(folder, Inputs(LOOKED_OVER_AT))
 
 
-def _check_classes(folder: Path, stored: dict[int, str], classes: list[str]) -> None:
+def normalised_as_in(folder: Path, inputs: Inputs) -> Inputs:
+    """These inputs with the mean and standard deviation that a folder of transformers says, where it does."""
+    if not (card := folder / "preprocessor_config.json").is_file():
+        return inputs
+    stored = json.loads(card.read_text())
+    if stored.get("do_normalize", True):
+        mean, std = stored.get("image_mean", inputs.mean), stored.get("image_std", inputs.std)
+    else:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return replace(inputs, mean=tuple(mean), std=tuple(std))
+
+
+def check_classes(folder: Path, stored: dict[int, str], classes: list[str]) -> None:
     """As many classes by other names would pass unnoticed; another number of them gets a new classifier."""
     names = [stored[index] for index in sorted(stored)]
     named = not names[0].startswith("LABEL_")  # as transformers calls what nobody named

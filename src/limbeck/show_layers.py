@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from limbeck.detectors import backbone_path, build_detector, is_detector, levels_of
 from limbeck.display import wide_console
 from limbeck.layers import last_spatial, survey
 from limbeck.models import build_model, read_card
@@ -32,45 +34,68 @@ def _layers(
     """List the layers of a model: dotted path, kind and shape of its feature for one image, and its stride in pixels.
 
     Args:
-        model: timm:NAME, torchvision:NAME, smp:ARCH/ENCODER, hf:FOLDER, FILE.py:FUNCTION, or a run folder.
+        model: timm:NAME, torchvision:NAME, torchvision:HEAD/timm:BACKBONE, smp:ARCH/ENCODER, hf:FOLDER,
+            FILE.py:FUNCTION, or a run folder.
         size: Image size in pixels; the model's own by default.
         beside: A teacher: list it too, and say how the last maps of the two would meet.
         beside_size: The teacher's image size.
         depth: Longest path shown, in submodules.
     """
     console = wide_console()
-    path, here = _show_layers(console, model, size, depth)
+    here = _show(console, model, size, depth)
     if beside is not None:
-        teacher_path, there = _show_layers(console, beside, beside_size, depth)
-        meet = "meet as they are" if here == there else f"meet at {there[0]}x{there[1]}: the student's is resized"
-        console.print(f"{path} ({here[0]}x{here[1]}) and {teacher_path} ({there[0]}x{there[1]}) {meet}")
+        console.print(how_they_meet(here, _show(console, beside, beside_size, depth)))
 
 
-def _show_layers(console: Console, name: str, size: int | None, depth: int) -> tuple[str, tuple[int, int]]:
-    """Print the table, and give path, height and width of the last spatial feature."""
+@dataclass(frozen=True)
+class Shown:
+    """What methods read of a model by default."""
+
+    last: str  # path of the last spatial feature
+    grid: tuple[int, int]  # its height and width
+    strides: list[int]  # of a detector's pyramid, in pixels
+
+
+def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
+    """Print the table."""
     card = Path(name) / "student.safetensors"
     classes = read_card(card)["classes"] if card.is_file() else [""] * 1000
-    built, inputs = build_segmenter(name, classes) if is_segmenter(name) else build_model(name, classes, size)
+    build = build_segmenter if is_segmenter(name) else build_detector if is_detector(name) else None
+    model, inputs = build(name, classes) if build else build_model(name, classes, size)
     size = size or inputs.size
     if size % inputs.multiple:
         raise ValueError(f"{name} takes images whose height and width are multiples of {inputs.multiple}, not {size}")
-    image = torch.zeros(1, 3, size, size)
     table = Table(title=f"{name} at {size} px", title_justify="left")
     for column in ("layer", "kind", "shape", "stride"):
         table.add_column(column, overflow="fold")
-    all_found = survey(built, image)
+    all_found = survey(model, torch.zeros(1, 3, size, size))
+    strides = sorted(levels_of(model)) if is_detector(name) else []
+    if strides:  # the heads run once for each level, and their layers cannot be matched
+        all_found = [found for found in all_found if found.path.startswith("backbone.")]
     for found in all_found:
         grid = found.grid()
-        if found.path.count(".") < depth:
+        if found.path.count(".") < depth + 2 * bool(strides):  # beside backbone.body
             stride = f"{size / grid[0]:g}" if grid else ""
             table.add_row(found.path or '"" (output)', found.kind, str(found.shape[1:]), stride)
     console.print(table)
-    last = last_spatial(built, all_found)
+    if strides:
+        all_found = [found for found in all_found if found.path.startswith(backbone_path(model))]
+        console.print(f"levels of the pyramid, by stride: {', '.join(map(str, strides))}")
+    last = last_spatial(model, all_found)
     path = last.path
     if is_segmenter(name):  # of which the last map is the class scores
-        path = str(before_classifier(built))
+        path = str(before_classifier(model))
         last = next(found for found in all_found if found.path == path.removesuffix(":input"))
     grid = last.grid()
     assert grid is not None  # it is spatial
-    console.print(f"last feature map: {path}")
-    return path, grid
+    console.print(f"last feature map{' of the backbone' if strides else ''}: {path}")
+    return Shown(path, grid, strides)
+
+
+def how_they_meet(student: Shown, teacher: Shown) -> str:
+    if student.strides and teacher.strides:
+        common = sorted(set(student.strides) & set(teacher.strides))
+        return f"levels meet at the strides {', '.join(map(str, common))}" if common else "no level has a counterpart"
+    here, there = ("x".join(map(str, shown.grid)) for shown in (student, teacher))
+    meet = "meet as they are" if here == there else f"meet at {there}: the student's is resized"
+    return f"{student.last} ({here}) and {teacher.last} ({there}) {meet}"

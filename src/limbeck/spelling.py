@@ -15,8 +15,13 @@ from limbeck.models import function_in
 from limbeck.projectors import conv1x1_if_needed
 
 
-def find_method(spec: str) -> tuple[Method, Callable[[], Criterion]]:
-    """The method that ``NAME:option=value,...`` names, and what makes its criterion with these options."""
+def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable[[], Criterion]]:
+    """The method that ``NAME:option=value,...`` names, and what makes its criterion with these options.
+
+    Args:
+        spec: The name and options.
+        on_levels: It compares the levels of detectors' pyramids: what options it has there by default.
+    """
     if ".py:" in spec:
         file, _, rest = spec.partition(".py:")
         name, _, options = rest.partition(":")
@@ -31,6 +36,7 @@ def find_method(spec: str) -> tuple[Method, Callable[[], Criterion]]:
         name, _, options = spec.partition(":")
         method = METHODS[known(name, METHODS, "method")]
     given = options_of(options, method.criterion, name)
+    given = {**method.on_levels, **given} if on_levels else given
     return method, lambda: method.criterion(**given)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -15,9 +16,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Subset, default_collate
+from torch.utils.data import DataLoader, Subset
 
-from limbeck.capture import evaluating
 from limbeck.checkpoint import load_checkpoint, save_checkpoint
 from limbeck.data.order import TrainOrder, seed_of
 from limbeck.display import Display, show
@@ -27,7 +27,7 @@ from limbeck.recipe import EXAMPLES, Recipe
 from limbeck.record import drop_after, log, save_student
 from limbeck.schedule import learning_rate, make_optimizer
 from limbeck.signals import StopRequest
-from limbeck.teacher import prepare_teacher
+from limbeck.teacher import call, prepare_teacher
 
 LOG_EVERY = 20  # steps between looks at the losses: on a GPU each look waits for the device
 
@@ -107,8 +107,9 @@ class Training:
         if found and not resume:
             raise ValueError(f"{self.run} holds a run already; go on with --resume, or choose another --out")
         self._train_loader(epoch=0)  # tells of a batch size that does not fit
-        looked_at = self.recipe.examples or range(min(EXAMPLES, len(self.recipe.train_data)))  # type: ignore[arg-type]
-        example = default_collate([self.recipe.train_data[0, index] for index in looked_at])
+        at_once = self.budget.batch_size // (self.budget.accumulate * self.accelerator.num_processes)
+        looked_at = self.recipe.examples or range(min(EXAMPLES, at_once))  # no more than there is memory for
+        example = self.recipe.collate([self.recipe.train_data[0, index] for index in looked_at])
         example = send_to_device(example, self.accelerator.device)
         torch.manual_seed(seed_of(self.budget.seed, "build"))
         model = self._build(example)
@@ -155,11 +156,10 @@ class Training:
 
     def _has_unused(self, example: Any) -> bool:
         """Whether the student has parameters that its loss does not reach: an encoder's end may not be decoded."""
-        student, inputs = self.recipe.student, self.task.inputs(example)
-        with evaluating(student):
-            output = student(**inputs) if isinstance(inputs, dict) else student(*inputs)
-            trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
-            gradients = torch.autograd.grad(self.task.loss(output, example), trained, allow_unused=True)
+        student = copy.deepcopy(self.recipe.student).train()  # a detector gives losses only then
+        trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        output = call(student, self.task.inputs(example))
+        gradients = torch.autograd.grad(self.task.loss(output, example), trained, allow_unused=True)
         return any(gradient is None for gradient in gradients)
 
     def steps(self, epoch: int) -> Iterator[list[Any]]:
@@ -313,7 +313,8 @@ class Training:
         if "batch_sampler" not in options:  # every process evaluates its share
             data = Subset(data, range(self.accelerator.process_index, len(data), self.accelerator.num_processes))
         pinned = self.accelerator.device.type == "cuda"
-        return DataLoader(data, num_workers=self.budget.workers, pin_memory=pinned, **options)
+        collate, workers = self.recipe.collate, self.budget.workers
+        return DataLoader(data, num_workers=workers, collate_fn=collate, pin_memory=pinned, **options)
 
     def _on_device(self, loader: DataLoader[Any]) -> Iterator[Any]:
         return (send_to_device(batch, self.accelerator.device) for batch in loader)

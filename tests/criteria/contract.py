@@ -54,6 +54,12 @@ def channel_transform(student: Tensor, teacher: Tensor) -> criteria.ChannelTrans
     return criterion.to(student.dtype)
 
 
+def foreground_transform(student: Tensor, teacher: Tensor) -> criteria.ForegroundTransform:
+    criterion = criteria.ForegroundTransform(background=0.3)
+    criterion.transform = channel_transform(student, teacher)
+    return criterion
+
+
 def mgd(student: Tensor, teacher: Tensor) -> criteria.MGD:
     criterion = criteria.MGD()
     criterion.build(student, teacher)
@@ -166,6 +172,7 @@ CRITERIA = [
     *cases("DKD", plain(criteria.DKD), random, LOGITS, truth=classes),
     *cases("FGD", fgd, random, MAPS, truth=boxes),
     *cases("FKD", fkd, random, MAPS, exact=False),  # its mask of attention is taken as given
+    *cases("ForegroundTransform", foreground_transform, positive, MAPS, truth=boxes),
     *cases("GuidedKD", plain(criteria.GuidedKD), random, LOGITS, truth=classes),
     *cases("KD", plain(criteria.KD), random, LOGITS),
     *cases("MGD", mgd, positive, MAPS),

@@ -146,7 +146,7 @@ def test_it_compiles_without_a_graph_break(shapes):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # torch's own
 def test_it_is_a_well_behaved_operator():
     criterion, student, teacher = make(TOKENS)
-    torch.library.opcheck(one_pass, (student, teacher, *criterion.parameters()))
+    torch.library.opcheck(one_pass, (student, teacher, None, *criterion.parameters()))
 
 
 # --- precision and memory ---

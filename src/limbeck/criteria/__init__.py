@@ -9,6 +9,7 @@ from limbeck.criteria.dist import DIST
 from limbeck.criteria.dkd import DKD
 from limbeck.criteria.fgd import FGD
 from limbeck.criteria.fkd import FKD
+from limbeck.criteria.foreground_transform import ForegroundTransform
 from limbeck.criteria.guided_kd import GuidedKD
 from limbeck.criteria.kd import KD
 from limbeck.criteria.mgd import MGD
@@ -35,6 +36,7 @@ __all__ = [
     "ChannelDistillation",
     "ChannelTransform",
     "Cosine",
+    "ForegroundTransform",
     "GuidedKD",
     "ReviewKD",
     "SimilarityPreserving",

@@ -53,16 +53,17 @@ class ChannelTransform(nn.Module):
         self.hidden = nn.Linear(student.shape[channel], width)
         self.output = nn.Linear(width, teacher.shape[channel])
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, cells: Tensor | None = None) -> Tensor:
+        """The loss, each position weighed by ``cells`` (B, positions) if given."""
         rows, target = as_rows(student), as_rows(teacher)
         if rows.shape[:2] != target.shape[:2]:
             raise ValueError(
                 f"ChannelTransform: student {tuple(student.shape)} and teacher {tuple(teacher.shape)} may differ in "
                 "their channels only; a Match brings maps to one grid, tokens need Layer(..., read=tokens_to_map(...))"
             )
-        weights = (self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)
+        given = (rows, target, cells, self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)
         eager = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        loss: Tensor = OnePass.apply(_run, rows, target, *weights) if eager else one_pass(rows, target, *weights)[0]
+        loss: Tensor = OnePass.apply(_run, *given) if eager else one_pass(*given)[0]
         return loss
 
 
@@ -75,16 +76,19 @@ def as_rows(feature: Tensor) -> Tensor:
     raise ValueError(f"ChannelTransform takes maps (B, C, H, W) or tokens (B, N, D), not {tuple(feature.shape)}")
 
 
-def _run(rows: Tensor, target: Tensor, *weights: Tensor) -> tuple[Any, ...]:
-    loss, d_rows, *d_weights = one_pass(rows, target, *weights)
-    return loss, d_rows, None, *d_weights
+def _run(*given: Any) -> tuple[Any, ...]:
+    loss, d_rows, *d_weights = one_pass(*given)
+    return loss, d_rows, None, None, *d_weights
 
 
 @torch.library.custom_op("limbeck::channel_transform", mutates_args=())
 def one_pass(
-    rows: Tensor, target: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
+    rows: Tensor, target: Tensor, cells: Tensor | None, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The loss, and its gradients by rows (B, P, C_s), w1 (h, C_s), b1 (h), w2 (C_t, h), b2 (C_t)."""
+    """The loss, and its gradients by rows (B, P, C_s), w1 (h, C_s), b1 (h), w2 (C_t, h), b2 (C_t).
+
+    Where there are ``cells`` (B, P), they weigh the square at each position.
+    """
     low = rows.dtype in (torch.bfloat16, torch.float16)  # then products are in low precision, sums in float32
     exact = torch.promote_types(rows.dtype, torch.promote_types(w1.dtype, torch.float32))
     dtype = rows.dtype if low else exact
@@ -101,8 +105,13 @@ def one_pass(
             hidden = torch.addmm(first_bias, x, first.t(), out=empty_rows(x, len(b1), dtype)).relu_()
             difference = torch.sub(b2, t, out=empty_rows(x, len(b2), exact))
             add_product(difference, hidden, second.t())
+            if cells is not None:
+                root = cells[chunk].reshape(-1, 1).to(exact).sqrt()
+                difference.mul_(root)
             flat = (difference if difference.is_contiguous() else difference.t()).view(-1)
             loss += torch.dot(flat, flat)
+            if cells is not None:
+                difference.mul_(root)
             d_b2 += difference.sum(0)
             error = difference.to(dtype)
             add_product(d_w2, error.t(), hidden)
@@ -119,7 +128,7 @@ def one_pass(
 
 
 @one_pass.register_fake
-def _(rows: Tensor, target: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+def _(rows: Tensor, target: Tensor, cells: Tensor | None, *weights: Tensor) -> tuple[Tensor, ...]:
     exact = torch.promote_types(rows.dtype, torch.promote_types(weights[0].dtype, torch.float32))
     return rows.new_empty((), dtype=exact), torch.empty_like(rows), *map(torch.empty_like, weights)
 
@@ -130,7 +139,7 @@ def _keep_gradients(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, 
 
 def _scale_gradients(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     rows, *weights = (gradient * upstream.to(gradient.dtype) for gradient in ctx.saved_tensors)
-    return rows, None, *weights
+    return rows, None, None, *weights
 
 
 one_pass.register_autograd(_scale_gradients, setup_context=_keep_gradients)  # for torch.compile; see OnePass

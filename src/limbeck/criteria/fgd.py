@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.criteria.attention import over_channels, over_positions
+from limbeck.criteria.boxes import cells_of, check_boxes
 from limbeck.criteria.maps import as_maps, only_maps
 from limbeck.criteria.one_pass import exact, sum_of_pieces
 
@@ -63,7 +63,7 @@ class FGD(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, truth: Any) -> Tensor:
         student, teacher = as_maps(self, student, teacher)
-        check_boxes(truth, len(student))
+        check_boxes(self, truth, len(student))
         where = exact(student[:0])  # device and precision, in which the boxes' edges are found
         weights = torch.stack([self._weigh(boxes.to(where), *student.shape[2:]) for boxes in truth])
         own = list(self.parameters())
@@ -82,30 +82,6 @@ class FGD(nn.Module):
         relation = (self.student_context(student) - self.teacher_context(teacher)).square().sum()
         total: Tensor = focal + self.attention * attention + self.relation * relation
         return total
-
-
-def check_boxes(truth: Any, images: int) -> None:
-    boxes = truth if isinstance(truth, Sequence) else ()
-    if len(boxes) != images or not all(isinstance(b, Tensor) and b.ndim == 2 and b.shape[1] == 4 for b in boxes):
-        raise ValueError(
-            f"FGD needs the boxes of each of the {images} images as truth: a list of tensors (n, 4), in fractions of "
-            f"the image, not a {type(truth).__name__}; without boxes, MGD or PKD compare the same layers"
-        )
-
-
-def cells_of(boxes: Tensor, height: int, width: int) -> Tensor:
-    """One over the number of cells of the smallest box that a cell (H, W) is in; 0 where it is in none."""
-    if not len(boxes):
-        return boxes.new_zeros(height, width)
-    left, top, right, bottom = (boxes * boxes.new_tensor([width, height, width, height])).t()
-    left, top, right, bottom = left.floor(), top.floor(), right.ceil(), bottom.ceil()
-    area = (bottom + 1 - top) * (right + 1 - left)
-    row = torch.arange(height, device=boxes.device)
-    column = torch.arange(width, device=boxes.device)
-    rows = (row >= top[:, None]) & (row <= bottom[:, None])  # (n, H), both ends included
-    columns = (column >= left[:, None]) & (column <= right[:, None])
-    cells: Tensor = (rows[:, :, None] & columns[:, None, :]) / area[:, None, None]
-    return cells.amax(0)
 
 
 class GlobalContext(nn.Module):

@@ -1,0 +1,35 @@
+"""Where the objects are, among the positions of a map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_boxes(criterion: object, truth: Any, images: int) -> None:
+    """Raise where the truth is not boxes for each image, (n, 4), in fractions of the image."""
+    boxes = truth if isinstance(truth, Sequence) else ()
+    if len(boxes) != images or not all(isinstance(b, Tensor) and b.ndim == 2 and b.shape[1] == 4 for b in boxes):
+        raise ValueError(
+            f"{type(criterion).__name__} needs the boxes of each of the {images} images as truth: a list of tensors "
+            f"(n, 4), in fractions of the image, not a {type(truth).__name__}; without boxes, MGD or PKD compare the "
+            "same layers"
+        )
+
+
+def cells_of(boxes: Tensor, height: int, width: int) -> Tensor:
+    """One over the number of cells of the smallest box that a cell (H, W) is in; 0 where it is in none."""
+    if not len(boxes):
+        return boxes.new_zeros(height, width)
+    left, top, right, bottom = (boxes * boxes.new_tensor([width, height, width, height])).t()
+    left, top, right, bottom = left.floor(), top.floor(), right.ceil(), bottom.ceil()
+    area = (bottom + 1 - top) * (right + 1 - left)
+    row = torch.arange(height, device=boxes.device)
+    column = torch.arange(width, device=boxes.device)
+    rows = (row >= top[:, None]) & (row <= bottom[:, None])  # (n, H), both ends included
+    columns = (column >= left[:, None]) & (column <= right[:, None])
+    cells: Tensor = (rows[:, :, None] & columns[:, None, :]) / area[:, None, None]
+    return cells.amax(0)

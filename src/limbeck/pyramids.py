@@ -1,0 +1,120 @@
+"""Feature pyramids: what a detector's backbone gives its heads, by stride."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import log2
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+
+from limbeck.capture import Layer, evaluating
+
+CHANNELS = 256  # of every level
+MULTIPLE = 32  # of pixels, that batches are padded to
+POOLED = "pool"  # torchvision's name of a level that only repeats positions of the one before
+
+
+class Pyramid(nn.Module):
+    """A backbone of timm under a feature pyramid: maps (B, 256, H, W) by level, from the finest on.
+
+    The one map of a plain transformer is brought to the strides first, as ViTDet does (arXiv 2203.16527).
+
+    Args:
+        name: As timm has it.
+        strides: Of the maps that the pyramid takes, in pixels.
+        above: Makes what adds levels above them.
+    """
+
+    out_channels = CHANNELS
+
+    def __init__(self, name: str, strides: Sequence[int], above: Callable[[], nn.Module]):
+        super().__init__()
+        import timm
+
+        there = timm.create_model(name, features_only=True).feature_info.reduction()
+        plain = len(set(there)) == 1
+        if plain and log2(there[0]).is_integer():
+            self.body = timm.create_model(name, features_only=True, out_indices=(-1,), dynamic_img_size=True)
+            channels = self.body.feature_info.channels() * len(strides)
+            self.resample = nn.ModuleList(resampling(channels[0], there[0], stride) for stride in strides)
+        elif missing := sorted(set(strides) - set(there)):
+            raise ValueError(f"timm:{name} has features at the strides {there}; a pyramid needs {missing}, too")
+        else:
+            indices = [there.index(stride) for stride in strides]
+            self.body = timm.create_model(name, features_only=True, out_indices=indices)
+            channels = self.body.feature_info.channels()
+            self.resample = nn.ModuleList(nn.Identity() for _ in strides)
+        if getattr(self.body, "output_fmt", "NCHW") != "NCHW":
+            raise ValueError(f"timm:{name} gives maps (B, H, W, C); a pyramid needs (B, C, H, W), as a ResNet gives")
+        self.fpn = FeaturePyramidNetwork(channels, CHANNELS, above())
+        self.frozen_norms = False
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.body(images)
+        maps = maps * len(self.resample) if len(maps) == 1 else maps
+        resampled = {str(index): self.resample[index](each) for index, each in enumerate(maps)}
+        levels: dict[str, Tensor] = self.fpn(resampled)
+        return levels
+
+    def freeze_norms(self) -> None:
+        """Keep the backbone's batch norms as they are: a detector's batches are small, ImageNet's statistics good."""
+        self.frozen_norms = True
+        for norm in self._norms():
+            norm.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Pyramid:
+        super().train(mode)
+        if self.frozen_norms:
+            for norm in self._norms():
+                norm.eval()
+        return self
+
+    def _norms(self) -> list[nn.Module]:
+        return [module for module in self.body.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def resampling(channels: int, here: int, there: int) -> nn.Module:
+    """From a map's stride to another: by transposed convolutions that double, or the largest of each four positions."""
+    halvings = round(log2(there / here))
+    if halvings > 0:
+        return nn.Sequential(*(nn.MaxPool2d(2) for _ in range(halvings)))
+    return nn.Sequential(*(nn.ConvTranspose2d(channels, channels, 2, 2) for _ in range(-halvings)))
+
+
+@dataclass(frozen=True)
+class level:  # noqa: N801 - it is used as a function: Layer("backbone", read=level("0", 8))
+    """Read one map of a pyramid.
+
+    Args:
+        name: Of the level, as the pyramid has it.
+        stride: In pixels, for whoever reads the layer's name.
+    """
+
+    name: str
+    stride: int
+
+    @property
+    def part(self) -> str:
+        return f"/{self.stride}"
+
+    def __call__(self, output: dict[str, Tensor]) -> Tensor:
+        return output[self.name]
+
+
+@torch.no_grad()
+def levels_of_backbone(model: nn.Module, size: int = 256) -> dict[int, Layer]:
+    """The maps by stride, in pixels, that a detector's ``backbone`` gives; none where it gives no dict of maps."""
+    backbone = dict(model.named_children()).get("backbone")
+    if backbone is None:
+        return {}
+    example = next(model.parameters()).new_zeros(1, 3, size, size)
+    with evaluating(backbone):
+        maps = backbone(example)
+    if not isinstance(maps, dict):
+        return {}
+    strides = {name: size // each.shape[-1] for name, each in maps.items() if name != POOLED}
+    return {stride: Layer("backbone", level(name, stride)) for name, stride in strides.items()}
