@@ -36,6 +36,7 @@ from limbeck.tasks.semantic import Semantic
 
 STUDENT, TEACHER, DISTILLED = "student step", "teacher forward", "distilled step"
 CLASSES = [str(index) for index in range(19)]  # as many as Cityscapes has
+OBJECTS = [str(index) for index in range(80)]  # as many as COCO has
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Pair:
     student_layer: str | None = None
     hidden: int | None = None
     """Width of the hidden layer of ChannelTransform; the teacher's channels by default."""
+    channels_last: bool = False
+    """Keep the distilled student in the channels_last memory format, as limbeck distill --channels-last does; the plain
+    one stays as it is."""
     teacher_dtype: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     batch: int = 8
@@ -75,6 +79,8 @@ def step(pair: Pair, name: str) -> Step:
             compile=pair.compile,
         )
         given = {"teacher_inputs": work.teacher_inputs}
+        if pair.channels_last:
+            student.to(memory_format=torch.channels_last)
         trained = Distiller(student, prepared, matches, example=work.inputs, **given).to(DEVICE)
         del teacher
     optimizer = torch.optim.SGD([p for p in trained.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
@@ -95,7 +101,7 @@ def step(pair: Pair, name: str) -> Step:
 
 def build(name: str) -> nn.Module:
     if is_detector(name):
-        return build_detector(name, CLASSES)[0]
+        return build_detector(name, OBJECTS)[0]
     return build_segmenter(name, CLASSES)[0] if is_segmenter(name) else timm.create_model(name)
 
 
@@ -126,7 +132,7 @@ def work_of(pair: Pair) -> Work:
     if is_detector(pair.student):
         corners = torch.rand(pair.batch, 7, 2, device=DEVICE) * 0.6 * pair.size  # as many objects as COCO's images have
         boxes = torch.cat([corners, corners + (0.1 + 0.3 * torch.rand_like(corners)) * pair.size], dim=2)
-        labels = torch.randint(1, len(CLASSES), (pair.batch, 7), device=DEVICE)
+        labels = torch.randint(1, len(OBJECTS), (pair.batch, 7), device=DEVICE)
         targets = [{"boxes": b, "labels": label} for b, label in zip(boxes, labels, strict=True)]
         pictures = list(images.sigmoid())
         return Work((pictures, targets), (pictures,), lambda losses: torch.stack(list(losses.values())).sum())

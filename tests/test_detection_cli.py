@@ -11,6 +11,7 @@ from limbeck.cli import main
 from limbeck.detectors import build_detector
 from limbeck.models import read_card
 from limbeck.recipes.detection import Data
+from limbeck.tasks.detection import Detection
 from tests.commands import assert_resumes_bitwise, cells, equal, log_of, mistake, weights
 from tests.test_distributed import torchrun
 from tests.test_hf_detectors import LEVELS as OF_TRANSFORMERS
@@ -207,6 +208,31 @@ def test_methods_levels_stages_and_layers_are_chosen_by_options(runs, detectors,
         assert [found[term] for term in sorted(terms)] == pytest.approx([4e-5, 1e-5])
 
 
+def test_channels_last_changes_the_memory_format_and_nothing_else(runs, detectors, tmp_path, monkeypatch):
+    formats = []
+    plain = Detection.loss
+
+    def loss(self, output, batch):
+        formats.append(convolution.weight.is_contiguous(memory_format=torch.channels_last))
+        return plain(self, output, batch)
+
+    def build(name, classes, masks=False):
+        nonlocal convolution
+        model, inputs = build_detector(name, classes, masks=masks)
+        convolution = model.backbone.body[1][0]
+        return model, inputs
+
+    convolution = None
+    monkeypatch.setattr(Detection, "loss", loss)
+    monkeypatch.setattr("limbeck.recipes.detection.build_detector", build)
+    command = ["train", "detection", "--data", str(runs / "data"), *SHORT, "--model", f"{detectors}:small"]
+    for name, option in (("plain", "--no-channels-last"), ("last", "--channels-last")):
+        main([*command, "--epochs", "1", option, "--out", str(tmp_path / name)])
+    assert formats == [False] * 4 + [True] * 4
+    one, other = (log_of(tmp_path / name, "train")[-1]["task"] for name in ("plain", "last"))
+    assert one == pytest.approx(other, rel=1e-3)
+
+
 def test_an_instance_segmenter_learns_from_levels_and_is_measured_by_its_masks(runs, detectors, tmp_path, capsys):
     common = ["--data", str(runs / "data"), *SHORT, "--learning-rate", "3e-3", "--flip", "0", "--clip", "5"]
     student = ["--student", f"{detectors}:masks", "--teacher", str(runs / "teacher"), "--weight", "1e-4"]
@@ -321,7 +347,16 @@ def test_a_worthless_teacher_is_refused(runs, detectors, tmp_path, capsys):
 
 
 def test_a_run_killed_and_resumed_by_its_folder_ends_bitwise_as_an_unbroken_one(runs, detectors, tmp_path):
-    options = ["--epochs", "12", "--checkpoint-every", "2", "--evaluate-every", "12", "--no-teacher-check"]
+    options = [
+        "--channels-last",
+        "--epochs",
+        "12",
+        "--checkpoint-every",
+        "2",
+        "--evaluate-every",
+        "12",
+        "--no-teacher-check",
+    ]
     data = ["--data", str(runs / "data"), *SHORT, "--workers", "1", "--colour", "0.3"]
     start = ["distill", "detection", *data, *options, *pair(runs, detectors)]
     assert_resumes_bitwise(start, tmp_path, kill_after=(4, 29))  # of 48 steps; weights are still measured at step 4

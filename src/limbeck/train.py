@@ -137,6 +137,8 @@ class Training:
         """The student alone, or the Distiller, prepared and looked over."""
         recipe, device = self.recipe, self.accelerator.device
         student = recipe.student.to(device)
+        if self.budget.channels_last:
+            student.to(memory_format=torch.channels_last)
         if recipe.teacher is None:
             return student
         plain = recipe.teacher.to(device)
