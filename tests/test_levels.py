@@ -140,7 +140,8 @@ def test_a_weight_is_shared_by_the_sum_or_equally(matches_of):
     assert weights(weight=3.0) == weights(weight=3.0, reduction="sum") == [3, 3, 3]
     assert weights(weight=3.0, reduction="equal") == [3, 3 * 4, 3 * 16]
     assert weights(weight=3, reduction="equal") == weights(weight="3", reduction="equal") == [3, 12, 48]
-    assert [match.weight for match in matches_of("FGD", reduction="equal")] == [1, 4, 16]  # of its own weight
+    own = [match.weight for match in matches_of("SimilarityPreserving", reduction="equal")]
+    assert own == [3000, 4 * 3000, 16 * 3000]
 
 
 @pytest.mark.parametrize("options", [{}, {"weight": "auto"}, {"weight": "EarlyDecay:weight=6"}, {"layers": "stages"}])
@@ -170,7 +171,7 @@ def test_a_method_distils_the_levels_of_a_one_stage_student_from_a_two_stage_tea
 def test_fgd_needs_the_boxes_and_weighs_by_them(one_stage, two_stage):
     pictures = picture()
     pair = copy.deepcopy(one_stage), copy.deepcopy(two_stage)
-    matches = make_matches("FGD", *map(side, pair))
+    matches = make_matches("FGD", *map(side, pair), weight=1.0)
     with pytest.raises(ValueError, match=r"FGD:backbone/8 needs the ground truth \(the boxes of each image\)"):
         Distiller(*pair, matches, example=pictures, teacher_inputs=pictures[:1])
     distiller = Distiller(*pair, matches, example=pictures, truth=BOXES, teacher_inputs=pictures[:1]).eval()
