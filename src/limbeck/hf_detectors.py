@@ -15,7 +15,7 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 
 from limbeck.capture import Layer, evaluating, find
 from limbeck.models import Inputs
-from limbeck.pyramids import MULTIPLE
+from limbeck.pyramids import MULTIPLE, padded_size
 from limbeck.segmenters import check_classes, normalised_as_in
 
 LOOKED_OVER_AT = (256, 224)  # pixels, height and width, of the image with which a model is tried
@@ -77,7 +77,7 @@ class TransformerDetector(nn.Module):
 
     def _batch(self, images: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W), normalised and padded with zeros, and a mask (B, H, W) with 1 where they are."""
-        height, width = (-(-max(image.shape[side] for image in images) // MULTIPLE) * MULTIPLE for side in (1, 2))
+        height, width = padded_size(images)
         pixels = torch.zeros(len(images), 3, height, width, dtype=self.model.dtype, device=images[0].device)
         mask = torch.zeros(len(images), height, width, dtype=torch.int64, device=images[0].device)
         for place, image in enumerate(images):

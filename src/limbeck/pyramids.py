@@ -17,6 +17,12 @@ MULTIPLE = 32  # of pixels, that batches are padded to
 POOLED = "pool"  # torchvision's name of a level that only repeats positions of the one before
 
 
+def padded_size(images: Sequence[Tensor]) -> tuple[int, int]:
+    """Height and width, in pixels, of the batch that a detector makes of images (3, H, W), each with its own size."""
+    height, width = (-(-max(image.shape[side] for image in images) // MULTIPLE) * MULTIPLE for side in (1, 2))
+    return height, width
+
+
 class Pyramid(nn.Module):
     """A backbone of timm under a feature pyramid: maps (B, 256, H, W) by level, from the finest on.
 

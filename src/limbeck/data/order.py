@@ -15,6 +15,13 @@ from torch.utils.data import Sampler
 Key = tuple[int, int]  # (epoch, index of the sample)
 
 
+def some_of(length: int, count: int | None, seed: int) -> list[int]:
+    """So many of ``length`` indices, chosen by the seed, in ascending order; all where ``count`` is ``None``."""
+    if count is not None and count > length:
+        raise ValueError(f"asked for {count} of {length} images")
+    return sorted(torch.randperm(length, generator=torch.Generator().manual_seed(seed))[:count].tolist())
+
+
 def seed_of(*parts: int | str) -> int:
     """A seed that depends on every part, and is well mixed."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1

@@ -16,6 +16,7 @@ from torch import nn
 from limbeck import detectors
 from limbeck.data.coco import Objects, OnBadData, load_coco
 from limbeck.data.coco_transforms import TrainObjects, ValObjects, augmentation, collate
+from limbeck.data.order import some_of
 from limbeck.detectors import backbone_path, build_detector, levels_of
 from limbeck.models import Inputs, load_weights
 from limbeck.pairing import Side, make_matches
@@ -179,12 +180,7 @@ def _objects(data: Data, *, masks: bool) -> tuple[Objects, Objects]:
     if find_spec("faster_coco_eval") is None:
         raise ValueError("detectors are measured by faster-coco-eval: pip install 'limbeck[coco]'")
     train_objects, val_objects = load_coco(data.data, on_bad=data.on_bad_data, outlines=masks)
-    if data.images is not None:
-        if data.images > len(train_objects):
-            raise ValueError(f"asked for {data.images} of {len(train_objects)} images")
-        order = torch.randperm(len(train_objects), generator=torch.Generator().manual_seed(data.data_seed))
-        train_objects = train_objects.take(sorted(order[: data.images].tolist()))
-    return train_objects, val_objects
+    return train_objects.take(some_of(len(train_objects), data.images, data.data_seed)), val_objects
 
 
 def _model(

@@ -17,6 +17,7 @@ from limbeck.capture import Layer
 from limbeck.data.images import size_of
 from limbeck.data.mask_transforms import TrainMasks, ValMasks, augmentation
 from limbeck.data.masks import Masks, load_masks
+from limbeck.data.order import some_of
 from limbeck.models import Inputs, load_weights
 from limbeck.pairing import Side, make_matches
 from limbeck.recipe import Budget, Recipe
@@ -184,12 +185,7 @@ def train(
 
 def _masks(data: Data) -> tuple[Masks, Masks]:
     train_masks, val_masks = load_masks(data.data, ignore_index=data.ignore_index, seed=data.data_seed)
-    if data.images is not None:
-        if data.images > len(train_masks):
-            raise ValueError(f"asked for {data.images} of {len(train_masks)} images")
-        order = torch.randperm(len(train_masks), generator=torch.Generator().manual_seed(data.data_seed))
-        train_masks = train_masks.take(sorted(order[: data.images].tolist()))
-    return train_masks, val_masks
+    return train_masks.take(some_of(len(train_masks), data.images, data.data_seed)), val_masks
 
 
 def _short_side(data: Data, masks: Masks) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from limbeck.capture import evaluating
 from limbeck.data.coco import Objects
 from limbeck.data.coco_transforms import Batch
-from limbeck.pyramids import MULTIPLE
+from limbeck.pyramids import padded_size
 
 NAMES = ("", "50", "75", "_small", "_medium", "_large")  # of COCO's first six numbers
 WORTHLESS = 0.01  # average precision of a teacher that is no better than chance
@@ -45,9 +45,7 @@ class Detection:
 
     def truth(self, batch: Batch) -> list[Tensor]:
         """Boxes (n, 4) of each image, as fractions of what the model sees: the batch, padded."""
-        height, width = (
-            -(-max(image.shape[side] for image in batch["image"]) // MULTIPLE) * MULTIPLE for side in (1, 2)
-        )
+        height, width = padded_size(batch["image"])
         return [boxes / boxes.new_tensor([width, height, width, height]) for boxes in batch["boxes"]]
 
     def loss(self, output: dict[str, Tensor], batch: Batch) -> Tensor:
