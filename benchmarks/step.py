@@ -50,9 +50,9 @@ class Pair:
     student_layer: str | None = None
     hidden: int | None = None
     """Width of the hidden layer of ChannelTransform; the teacher's channels by default."""
-    channels_last: bool = False
-    """Keep the distilled student in the channels_last memory format, as limbeck distill --channels-last does; the plain
-    one stays as it is."""
+    channels_last: Literal["distilled", "both", "none"] = "distilled"
+    """Which student is kept in the channels_last memory format: the distilled one, as limbeck distill does, beside a
+    plain one as it comes; or both or none, so that they are alike."""
     teacher_dtype: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     batch: int = 8
@@ -68,6 +68,8 @@ def step(pair: Pair, name: str) -> Step:
     if name == TEACHER:
         teacher.eval()
         return torch.no_grad()(partial(teacher, *work.teacher_inputs))
+    if pair.channels_last == "both" or (pair.channels_last == "distilled" and name == DISTILLED):
+        student.to(memory_format=torch.channels_last)
     trained = student
     if name == DISTILLED:
         matches = matches_of(pair, student, teacher)
@@ -79,8 +81,6 @@ def step(pair: Pair, name: str) -> Step:
             compile=pair.compile,
         )
         given = {"teacher_inputs": work.teacher_inputs}
-        if pair.channels_last:
-            student.to(memory_format=torch.channels_last)
         trained = Distiller(student, prepared, matches, example=work.inputs, **given).to(DEVICE)
         del teacher
     optimizer = torch.optim.SGD([p for p in trained.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)

@@ -347,16 +347,7 @@ def test_a_worthless_teacher_is_refused(runs, detectors, tmp_path, capsys):
 
 
 def test_a_run_killed_and_resumed_by_its_folder_ends_bitwise_as_an_unbroken_one(runs, detectors, tmp_path):
-    options = [
-        "--channels-last",
-        "--epochs",
-        "12",
-        "--checkpoint-every",
-        "2",
-        "--evaluate-every",
-        "12",
-        "--no-teacher-check",
-    ]
+    options = ["--epochs", "12", "--checkpoint-every", "2", "--evaluate-every", "12", "--no-teacher-check"]
     data = ["--data", str(runs / "data"), *SHORT, "--workers", "1", "--colour", "0.3"]
     start = ["distill", "detection", *data, *options, *pair(runs, detectors)]
     assert_resumes_bitwise(start, tmp_path, kill_after=(4, 29))  # of 48 steps; weights are still measured at step 4
