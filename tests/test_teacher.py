@@ -170,6 +170,34 @@ def test_compiled_prepared_teacher_gives_equal_features(monkeypatch, dtype):
     check_close(teacher(x), features_of(model, ["act", "body"], x))
 
 
+class ListNet(nn.Module):
+    """A list of images to their scores, by way of a batch, as a detector takes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = randomize_norms(convnet(4))
+        self.ran = []
+
+    def forward(self, pictures):
+        batch = torch.stack([picture.clamp(max=float(picture.max()) / 2) for picture in pictures])
+        scores = self.backbone(batch)
+        self.ran.append("head")
+        return scores
+
+
+def test_compiled_teacher_that_takes_a_list_compiles_the_part_that_takes_a_batch_and_stops_after_it(monkeypatch):
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    model, paths = ListNet(), ["backbone.act", "backbone.body"]
+    pictures = list(images(3))
+    expected = features_of(model, paths, pictures)
+    teacher = prepare_teacher(model, paths, example=(pictures,), compile=True)
+    teacher.model.ran.clear()
+    for clone in (teacher, copy.deepcopy(teacher)):
+        check_close(clone(pictures), expected)
+        assert clone.model.ran == []
+
+
 @pytest.mark.parametrize("compile", [False, True])
 def test_deepcopied_teacher_runs_its_own_weights(monkeypatch, compile):
     torch.compiler.reset()

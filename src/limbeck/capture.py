@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -74,6 +74,11 @@ class Capture:
         """Take the hooks off the model."""
         for hook in self._hooks:
             hook.remove()
+
+    def of_part(self, path: str) -> Capture:
+        """A capture of the same layers in a submodule that holds them all."""
+        inside = [replace(layer, path=layer.path.removeprefix(path).removeprefix(".")) for layer in self.layers]
+        return Capture(find(self.model, path), inside, truncate=self.truncate)
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, dict[Layer, Tensor]]:
         features: dict[Layer, Tensor] = {}

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from limbeck.capture import Capture, Layer
 from limbeck.fold import fold_norms
+from limbeck.parts import inputs_of, part_to_compile
 
 Example = tuple[Any, ...] | dict[str, Any]  # what to call a model with: positional, or by name
 
@@ -26,7 +27,8 @@ class Teacher(nn.Module):
         model: Is put into eval mode and frozen.
         layers: Where to read.
         truncate: Stop after the last of these layers.
-        compile: Compile the forward pass; the compiler then drops what the layers do not need.
+        compile: Compile the forward pass; the compiler then drops what the layers do not need. Of a model that takes
+            lists of images, as detectors do, a part that takes none is compiled.
     """
 
     model: nn.Module
@@ -38,6 +40,7 @@ class Teacher(nn.Module):
         self.channels_last = False
         self.cast = False
         self.compiled = compile
+        self._compiled_part = ""
         self._compiled_run: Callable[..., list[Tensor]] | None = None
 
     @torch.no_grad()
@@ -46,13 +49,23 @@ class Teacher(nn.Module):
         args, kwargs = tree_map_only(Tensor, self._prepare_input, (args, kwargs))
         device = self._example_weight().device.type
         with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and not self.cast):
-            if self.compiled and self._compiled_run is None:
-                self._compiled_run = torch.compile(self._run)
-            run = self._compiled_run or self._run
-            return dict(zip(self.capture.layers, run(*args, **kwargs), strict=True))
+            # Inside a graph that somebody else compiles, the teacher is a part of it.
+            separate = self.compiled and not torch.compiler.is_compiling()
+            features = self._run_compiled(args, kwargs) if separate else self.capture(*args, **kwargs)[1].values()
+            return dict(zip(self.capture.layers, features, strict=True))
 
-    def _run(self, *args: Any, **kwargs: Any) -> list[Tensor]:
-        return list(self.capture(*args, **kwargs)[1].values())
+    def _run_compiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+        if self._compiled_run is None:
+            self._compiled_part = part_to_compile(
+                self.model, [layer.path for layer in self.capture.layers], args, kwargs
+            )
+            capture = self.capture.of_part(self._compiled_part)
+            self._compiled_run = torch.compile(lambda *args, **kwargs: list(capture(*args, **kwargs)[1].values()))
+        inputs = inputs_of(self.model, self._compiled_part, args, kwargs)
+        if inputs is None:
+            raise RuntimeError(f"{self._compiled_part} of {type(self.model).__name__} did not run in this forward")
+        args, kwargs = tree_map_only(Tensor, self._prepare_input, inputs)
+        return self._compiled_run(*args, **kwargs)
 
     def _prepare_input(self, tensor: Tensor) -> Tensor:
         if self.cast and tensor.is_floating_point():

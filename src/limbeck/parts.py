@@ -1,0 +1,60 @@
+"""The part of a model that a compiler can make one graph of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from limbeck.capture import find
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]  # positional, and by name
+
+
+def part_to_compile(model: nn.Module, paths: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The path of the outermost submodule that holds all of these and takes no lists; the model's where there is none.
+
+    What takes a list of images handles them one by one, which breaks the graph, and of a broken graph the compiler
+    cannot drop what nobody needs.
+    """
+    for path in ("", *holders(paths)):
+        taken = inputs_of(model, path, args, kwargs)
+        if taken and not any(isinstance(value, list | tuple | dict) for value in (*taken[0], *taken[1].values())):
+            return path
+    return ""
+
+
+def holders(paths: Sequence[str]) -> list[str]:
+    """The submodules that hold all of these, from the outermost on.
+
+    >>> holders(["backbone.body.layer1", "backbone.body.layer4"])
+    ['backbone', 'backbone.body']
+    """
+    names = paths[0].split(".")
+    parts = [".".join(names[: depth + 1]) for depth in range(len(names))]
+    return [part for part in parts if all(f"{path}.".startswith(f"{part}.") for path in paths)]
+
+
+def inputs_of(model: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs | None:
+    """What a submodule is called with in a forward pass, which stops there; ``None`` if it is not called."""
+    if not path:
+        return args, kwargs
+    taken: list[Inputs] = []
+
+    def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        taken.append((args, kwargs))
+        raise _Entered
+
+    hook = find(model, path).register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        model(*args, **kwargs)
+    except _Entered:
+        pass
+    finally:
+        hook.remove()
+    return taken[0] if taken else None
+
+
+class _Entered(BaseException):  # not Exception: a model may catch those
+    """The inputs were seen; the rest of the forward is not needed."""
