@@ -32,7 +32,17 @@ def trained_a_step(pyramid):
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 160)])
 @pytest.mark.parametrize(
-    "backbone", ["test_resnet", "mobilenetv3_small_050", "test_convnext", "test_vit", "vit_tiny_patch16_224"]
+    "backbone",
+    [
+        "test_resnet",
+        "mobilenetv3_small_050",
+        "test_convnext",
+        "test_mambaout",
+        "swin_tiny_patch4_window7_224",
+        "dla34",  # timm counts its stages from 1
+        "test_vit",
+        "vit_tiny_patch16_224",
+    ],
 )
 def test_levels_have_the_strides_that_were_asked_for(backbone, size):
     images = torch.rand(2, 3, *size)
@@ -100,9 +110,16 @@ def test_a_backbone_without_the_strides_is_refused(backbone, message):
         Pyramid(backbone, (2, 8, 16), ABOVE)
 
 
-def test_a_backbone_whose_channels_come_last_is_refused():
-    with pytest.raises(ValueError, match=r"timm:swin_tiny_patch4_window7_224 gives maps \(B, H, W, C\)"):
-        Pyramid("swin_tiny_patch4_window7_224", (8, 16, 32), ABOVE)
+@pytest.mark.parametrize("backbone", ["test_mambaout", "swin_tiny_patch4_window7_224"])
+def test_maps_whose_channels_come_last_reach_the_pyramid_with_the_channels_first(backbone):
+    pyramid = Pyramid(backbone, (8, 16, 32), ABOVE).eval()
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        maps = pyramid.body(images)
+        levels = pyramid(images)
+        again = pyramid.fpn({str(index): each.movedim(3, 1) for index, each in enumerate(maps)})
+    assert [each.shape[1:3] for each in maps] == [(8, 12), (4, 6), (2, 3)]
+    assert all(torch.equal(levels[name], again[name]) for name in levels)
 
 
 def test_a_level_is_read_by_its_name_and_called_by_its_stride():

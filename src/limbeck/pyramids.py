@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log2
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from limbeck.capture import Layer, evaluating
+from limbeck.projectors import channels_first
 
 CHANNELS = 256  # of every level
 MULTIPLE = 32  # of pixels, that batches are padded to
@@ -40,26 +42,27 @@ class Pyramid(nn.Module):
         super().__init__()
         import timm
 
-        there = timm.create_model(name, features_only=True).feature_info.reduction()
-        plain = len(set(there)) == 1
-        if plain and log2(there[0]).is_integer():
-            self.body = timm.create_model(name, features_only=True, out_indices=(-1,), dynamic_img_size=True)
+        info = timm.create_model(name, features_only=True).feature_info
+        index = dict(zip(info.reduction(), info.out_indices, strict=True))  # of a map, by its stride
+        finest = min(index)
+        if len(index) == 1 and log2(finest).is_integer():
+            self.body = body_of(name, [-1])
             channels = self.body.feature_info.channels() * len(strides)
-            self.resample = nn.ModuleList(resampling(channels[0], there[0], stride) for stride in strides)
-        elif missing := sorted(set(strides) - set(there)):
+            self.resample = nn.ModuleList(resampling(channels[0], finest, stride) for stride in strides)
+        elif missing := sorted(set(strides) - index.keys()):
+            there = info.reduction()
             raise ValueError(f"timm:{name} has features at the strides {there}; a pyramid needs {missing}, too")
         else:
-            indices = [there.index(stride) for stride in strides]
-            self.body = timm.create_model(name, features_only=True, out_indices=indices)
+            self.body = body_of(name, [index[stride] for stride in strides])
             channels = self.body.feature_info.channels()
             self.resample = nn.ModuleList(nn.Identity() for _ in strides)
-        if getattr(self.body, "output_fmt", "NCHW") != "NCHW":
-            raise ValueError(f"timm:{name} gives maps (B, H, W, C); a pyramid needs (B, C, H, W), as a ResNet gives")
+        self.channels_are_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
         self.fpn = FeaturePyramidNetwork(channels, CHANNELS, above())
         self.frozen_norms = False
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         maps = self.body(images)
+        maps = [channels_first(each) for each in maps] if self.channels_are_last else maps
         maps = maps * len(self.resample) if len(maps) == 1 else maps
         resampled = {str(index): self.resample[index](each) for index, each in enumerate(maps)}
         levels: dict[str, Tensor] = self.fpn(resampled)
@@ -81,6 +84,18 @@ class Pyramid(nn.Module):
 
     def _norms(self) -> list[nn.Module]:
         return [module for module in self.body.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def body_of(name: str, indices: Sequence[int]) -> Any:
+    """A backbone of timm that gives the maps of these indices, and takes images of any size where it can."""
+    import timm
+
+    for option in ({"dynamic_img_size": True}, {"strict_img_size": False}):
+        try:
+            return timm.create_model(name, features_only=True, out_indices=indices, **option)
+        except TypeError:  # it has no such option, and takes any size, or one alone
+            continue
+    return timm.create_model(name, features_only=True, out_indices=indices)
 
 
 def resampling(channels: int, here: int, there: int) -> nn.Module:
