@@ -20,6 +20,7 @@ from limbeck.data.images import Images, load_images
 from limbeck.data.mask_transforms import ValMasks
 from limbeck.data.masks import Masks, load_masks
 from limbeck.data.transforms import ValImages
+from limbeck.detector_weights import load_detector
 from limbeck.detectors import build_detector, gives_masks
 from limbeck.display import wide_console
 from limbeck.models import Inputs, build_model, load_weights, read_card
@@ -173,7 +174,7 @@ class OfObjects:
     def _measure(self, title: str, name: str, weights: str | None = None) -> dict[str, float]:
         model, inputs = build_detector(name, self.objects.classes)
         if weights is not None:
-            load_weights(model, weights, name=name)
+            load_detector(model, weights, name=name, classes=self.objects.classes)
         self.models[title] = _on_device(model), inputs
         task = Detection(self.objects, masks=self.with_masks and gives_masks(model))
         return task.evaluate(model, _batches(model, self.seen, self.batch_size, collate))

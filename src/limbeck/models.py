@@ -70,7 +70,16 @@ def load_weights(model: nn.Module, source: str, *, name: str = "", new_head: boo
     Raises:
         ValueError: Tensors are missing, unexpected or of other shapes, or the file is none of these.
     """
-    state = published(name) if source == "pretrained" else read_tensors(Path(source))
+    return load_tensors(model, tensors_of(source, name), source, new_head=new_head)
+
+
+def tensors_of(source: str, name: str) -> dict[str, Tensor]:
+    """The tensors by name in a file, or of what is published for a model."""
+    return published(name) if source == "pretrained" else read_tensors(Path(source))
+
+
+def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str, *, new_head: bool = False) -> list[str]:
+    """As ``load_weights``, once the tensors are read from their source."""
     own = model.state_dict()
     other = sorted(key for key in state.keys() & own.keys() if own[key].shape != state[key].shape)
     if new_head and len({key.rpartition(".")[0] for key in other}) <= 1:

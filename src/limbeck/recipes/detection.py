@@ -17,8 +17,9 @@ from limbeck import detectors
 from limbeck.data.coco import Objects, OnBadData, load_coco
 from limbeck.data.coco_transforms import TrainObjects, ValObjects, augmentation, collate
 from limbeck.data.order import some_of
+from limbeck.detector_weights import load_detector
 from limbeck.detectors import backbone_path, build_detector, levels_of
-from limbeck.models import Inputs, load_weights
+from limbeck.models import Inputs
 from limbeck.pairing import Side, make_matches
 from limbeck.pyramids import Pyramid
 from limbeck.recipe import Budget, Recipe
@@ -99,8 +100,10 @@ def distill(
             torchvision:retinanet/timm:resnet50; torchvision:NAME, as torchvision:fasterrcnn_resnet50_fpn_v2; hf:FOLDER
             (a transformer of the DETR family); FILE.py:FUNCTION; or the folder of a finished run.
         student: Likewise.
-        teacher_weights: A .safetensors or .pth file for the teacher; a run folder brings its own.
-        student_weights: To start the student from. From scratch by default.
+        teacher_weights: A .safetensors or .pth file for the teacher, or pretrained (what torchvision publishes for
+            torchvision:NAME, trained on COCO); a run folder brings its own.
+        student_weights: Likewise, to start the student from; the outputs of other classes are left out. From scratch by
+            default.
         student_backbone: To start the student's backbone from: a file with the weights of a classifier, or timm:NAME
             for published ones.
         inherit: Start the student's neck and heads from the teacher's, wherever names and shapes agree.
@@ -125,11 +128,14 @@ def distill(
     torch.manual_seed(budget.seed)
     train_objects, val_objects = _objects(data, masks=masks)
     classes = train_objects.classes
-    student_model, student_inputs = _model(student, student_weights, student_backbone, classes, frozen_norms, masks)
+    student_model, student_inputs, notes = _model(
+        student, student_weights, student_backbone, classes, frozen_norms, masks
+    )
     teacher_model, _ = build_detector(teacher, classes)
     if teacher_weights is not None:
-        load_weights(teacher_model, teacher_weights, name=teacher)
-    notes = _inherit(student_model, teacher_model) if inherit else []
+        notes += load_detector(teacher_model, teacher_weights, name=teacher, classes=classes)
+    if inherit:
+        notes += _inherit(student_model, teacher_model)
     here, there = _side(student_model, student_layer), _side(teacher_model, teacher_layer)
     here, there, apart = _at(strides, here, there)
     matches = make_matches(method, here, there, weight=weight, projector=projector, layers=layers, reduction=reduction)
@@ -161,17 +167,18 @@ def train(
         model: torchvision:HEAD/timm:BACKBONE, where HEAD is fasterrcnn, maskrcnn, retinanet, fcos or ssdlite, as
             torchvision:retinanet/timm:resnet50; torchvision:NAME, as torchvision:fasterrcnn_resnet50_fpn_v2; hf:FOLDER
             (a transformer of the DETR family); FILE.py:FUNCTION; or the folder of a finished run.
-        weights: A .safetensors or .pth file to start from.
+        weights: A .safetensors or .pth file to start from, or pretrained (what torchvision publishes for
+            torchvision:NAME, trained on COCO); the outputs of other classes are left out.
         backbone: To start the backbone from: a file with the weights of a classifier, or timm:NAME for published ones.
         frozen_norms: Keep the backbone's batch norms as they were loaded.
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)
     train_objects, val_objects = _objects(data, masks=masks)
-    built, inputs = _model(model, weights, backbone, train_objects.classes, frozen_norms, masks)
+    built, inputs, notes = _model(model, weights, backbone, train_objects.classes, frozen_norms, masks)
     return Recipe(
         student=built,
-        **_of_data(data, train_objects, val_objects, budget, masks, []),
+        **_of_data(data, train_objects, val_objects, budget, masks, notes),
         card=_card(model, inputs, train_objects.classes, data, masks=masks),
     )
 
@@ -185,19 +192,20 @@ def _objects(data: Data, *, masks: bool) -> tuple[Objects, Objects]:
 
 def _model(
     name: str, weights: str | None, backbone: str | None, classes: list[str], frozen_norms: bool, masks: bool
-) -> tuple[nn.Module, Inputs]:
+) -> tuple[nn.Module, Inputs, list[str]]:
     model, inputs = build_detector(name, classes, masks=masks)
+    notes = []
     if backbone is not None:
         load_backbone(model, backbone, backbone_path(model))
     if weights is not None:
-        load_weights(model, weights, name=name)
+        notes = load_detector(model, weights, name=name, classes=classes, new_head=True)
     if frozen_norms:
         if not isinstance(model.backbone, Pyramid):
             raise ValueError(
                 f"--frozen-norms is of backbones of timm, as in torchvision:HEAD/timm:BACKBONE, not {name}"
             )
         model.backbone.freeze_norms()
-    return model, inputs
+    return model, inputs, notes
 
 
 def _inherit(student: nn.Module, teacher: nn.Module) -> list[str]:
