@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
+from limbeck.calibration import BATCHES
 from limbeck.checkpoint import load_checkpoint, save_checkpoint
 from limbeck.data.order import TrainOrder, seed_of
 from limbeck.display import Display, show
@@ -154,6 +155,12 @@ class Training:
             student, teacher, recipe.matches, example=inputs, truth=truth, teacher_inputs=teacher_inputs
         ).to(device)
         self.display.matches(preflight(distiller, inputs, truth=truth, teacher_inputs=teacher_inputs))
+        batches = self.budget.epochs * self.steps_per_epoch * self.budget.accumulate
+        if batches <= BATCHES and any(match.measuring for match in distiller.matches):
+            self.display.say(
+                f"nothing will be distilled: the weight auto is measured over {BATCHES} batches, and this run has "
+                f"{batches}; train for longer, or pass --weight"
+            )
         return distiller
 
     def _has_unused(self, example: Any) -> bool:
