@@ -11,7 +11,7 @@ import limbeck
 ROOT = Path(limbeck.__file__).parent
 CORE = [
     *("calibration", "capture", "distiller", "fold", "layers", "match"),
-    *("preflight", "projectors", "teacher", "weights"),
+    *("parts", "preflight", "projectors", "teacher", "weights"),
 ]
 CRITERIA = [f"criteria/{path.stem}" for path in sorted(ROOT.glob("criteria/*.py"))]
 ALONE = ["calibration", "capture", "fold", "projectors", "weights"]  # import nothing of the core
