@@ -60,7 +60,8 @@ def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
     """Print the table."""
     card = Path(name) / "student.safetensors"
     classes = read_card(card)["classes"] if card.is_file() else [""] * 1000
-    build = build_segmenter if is_segmenter(name) else build_detector if is_detector(name) else None
+    segmenter, detector = is_segmenter(name), is_detector(name)
+    build = build_segmenter if segmenter else build_detector if detector else None
     model, inputs = build(name, classes) if build else build_model(name, classes, size)
     size = size or inputs.size
     if size % inputs.multiple:
@@ -69,7 +70,7 @@ def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
     for column in ("layer", "kind", "shape", "stride"):
         table.add_column(column, overflow="fold")
     all_found = survey(model, torch.zeros(1, 3, size, size))
-    strides = sorted(levels_of(model)) if is_detector(name) else []
+    strides = sorted(levels_of(model)) if detector else []
     if strides:  # the heads run once for each level, and their layers cannot be matched
         all_found = [found for found in all_found if found.path.startswith("backbone.")]
     for found in all_found:
@@ -83,7 +84,7 @@ def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
         console.print(f"levels of the pyramid, by stride: {', '.join(map(str, strides))}")
     last = last_spatial(model, all_found)
     path = last.path
-    if is_segmenter(name):  # of which the last map is the class scores
+    if segmenter:  # of which the last map is the class scores
         path = str(before_classifier(model))
         last = next(found for found in all_found if found.path == path.removesuffix(":input"))
     grid = last.grid()
