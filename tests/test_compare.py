@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from limbeck.compare import Arm, compare, difference, table
+from limbeck.compare import Arm, compare, difference, quantile, table
 from limbeck.record import save_student
 
 
@@ -21,6 +21,13 @@ def test_pairs_are_by_seed():
     assert difference([1.0, 2.0, 9.0], [0.0, 1.0, 8.0]) == (1.0, 0.0)
     with pytest.raises(ValueError, match="zip"):
         difference([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"), [(2, 4.3027), (9, 2.2622), (10, 2.2281), (15, 2.1314), (30, 2.0423), (120, 1.9799)]
+)
+def test_the_interval_is_as_wide_as_a_table_of_students_t_says(freedom, expected):
+    assert quantile(freedom) == pytest.approx(expected, abs=5e-4)
 
 
 def test_a_run_that_is_finished_is_taken_as_it_is(tmp_path, capsys):
