@@ -6,6 +6,7 @@ import pytest
 from limbeck.cli import main
 from limbeck.detectors import build_detector
 from limbeck.record import save_student
+from tests.commands import cells, mistake
 
 NETS = Path(__file__).with_name("nets.py")
 SMALL = ("--data", "digits", "--augment", "shift", "--size", "8", "--workers", "0", "--batch-size", "32")
@@ -57,6 +58,16 @@ def test_evaluate_shows_teacher_student_and_student_alone_as_their_runs_measured
         best = max(entry["top1"] for entry in map(json.loads, log) if entry["kind"] == "val")
         assert f"{best:.4f}" in rows[str(runs / name)]
     assert "agreement" in shown
+
+
+def test_a_run_that_no_command_made_is_evaluated_on_data_that_are_named(runs, tmp_path, capsys):
+    (tmp_path / "student.safetensors").write_bytes((runs / "alone" / "student.safetensors").read_bytes())
+    assert "pass --data" in mistake(["evaluate", str(tmp_path)], capsys)
+    rows = []
+    for arguments in ([str(runs / "alone")], [str(tmp_path), "--data", "digits"]):
+        main(["evaluate", *arguments])
+        rows.append(cells(capsys.readouterr().out)[-1][1:])
+    assert rows[0] == rows[1]
 
 
 def test_layers_lists_paths_shapes_and_strides_and_how_two_models_meet(capsys):

@@ -56,7 +56,7 @@ def _evaluate(
             last run named to the first, and the teacher (of segmenters and detectors only).
         score: Draw the objects that a detector is at least so sure of.
     """
-    if not runs or not (runs[0] / "recipe.json").is_file():
+    if not runs or not any((runs[0] / name).is_file() for name in ("recipe.json", "student.safetensors")):
         raise ValueError(f"{runs[0] if runs else 'limbeck evaluate'}: name the folder of a run")
     if pictures < 0:
         raise ValueError(f"pictures is {pictures}; it must be 0 or more")
@@ -64,7 +64,8 @@ def _evaluate(
         if not (run / "student.safetensors").is_file():
             raise ValueError(f"{run} has no student yet; go on with: limbeck distill {run} --resume")
     card = read_card(runs[0] / "student.safetensors")
-    given = json.loads((runs[0] / "recipe.json").read_text())["arguments"]
+    arguments = runs[0] / "recipe.json"  # of runs that a command made
+    given = json.loads(arguments.read_text())["arguments"] if arguments.is_file() else {}
     own = given.get("data")
     data = data or (own["data"] if isinstance(own, dict) else own)
     if data is None:
