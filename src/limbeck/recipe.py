@@ -44,7 +44,8 @@ class Budget:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward and backward passes; weights and criteria are in fp32 always."""
     channels_last: bool = True
-    """Keep the student's weights and maps in the channels_last memory format, in which convolutions are faster."""
+    """Keep the student's weights and maps in the channels_last memory format, in which convolutions are faster on a
+    CPU; not measured on a GPU."""
     workers: int = 2
     """Loader processes; their number does not change the result."""
     evaluate_every: int = 1
