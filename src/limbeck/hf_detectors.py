@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 from torchvision.ops import box_convert, clip_boxes_to_image
 
-from limbeck.capture import Layer, evaluating, find
+from limbeck.hf_levels import LOOKED_OVER_AT, run_on_noise
 from limbeck.models import Inputs
 from limbeck.pyramids import MULTIPLE, padded_size
 from limbeck.segmenters import check_classes, normalised_as_in
 
-LOOKED_OVER_AT = (256, 224)  # pixels, height and width, of the image with which a model is tried
 AS_IS = ("d_fine", "deimv2", "rt_detr", "rt_detr_v2")  # kinds whose images are not normalised, where no file says so
-WRAPPED = ("backbone", "conv_encoder", "model", "_backbone")  # what an image backbone is called, by what wraps it
 HUNDRED = ("conditional_detr", "dab-detr", "deformable_detr", "lw_detr")  # kinds that find no more in an image
 
 
@@ -103,27 +98,6 @@ class TransformerDetector(nn.Module):
             parts = {"boxes": clipped, "labels": labels[place] + 1, "scores": scores[place]}
             found.append({name: part[inside] for name, part in parts.items()})
         return found
-
-
-@dataclass(frozen=True)
-class map_of:  # noqa: N801 - it is used as a function: Layer("model.model.encoder", read=map_of(0, 8))
-    """Read one of the maps that a submodule of transformers returns.
-
-    Args:
-        index: Of the map, in the order of the submodule.
-        stride: In pixels, for whoever reads the layer's name.
-    """
-
-    index: int
-    stride: int
-
-    @property
-    def part(self) -> str:
-        return f"/{self.stride}"
-
-    def __call__(self, output: Any) -> Tensor:
-        read: Tensor = output[0][self.index]
-        return read
 
 
 def build_hf_detector(folder: Path, classes: list[str]) -> tuple[TransformerDetector, Inputs]:
@@ -209,92 +183,11 @@ def _check_loaded(folder: Path, report: dict[str, Any], other_classes: int) -> N
         )
 
 
-def levels_of_hf(model: TransformerDetector) -> dict[int, Layer]:
-    """The maps (B, C, H, W) of a detector by their stride in pixels, from the finest on.
-
-    They are what its encoder gives; of an encoder that gives tokens, whose grid cannot be known from them, what it is
-    given: the backbone's maps in the encoder's width. None where there are no maps.
-    """
-    backbone = _outer_backbone(model)
-    ran: list[tuple[str, Any, Any]] = []  # path, input, output
-    hooks = [
-        module.register_forward_hook(partial(_record, ran, path))
-        for path, module in model.named_modules()
-        if not path.startswith(f"{backbone}.")
-    ]
-    try:
-        _try(model.model)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    levels: dict[int, Layer] = {}
-    for path, _, output in ran:
-        if path.rpartition(".")[2] == "encoder" and isinstance(output[0], list | tuple):
-            strides = map(_stride, output[0])
-            levels |= {stride: Layer(path, map_of(index, stride)) for index, stride in enumerate(strides)}
-    if not levels:
-        maps = [leaf for path, _, output in ran if path == backbone for leaf in tree_leaves(output)]
-        of_maps = {
-            path: output
-            for path, taken, output in ran
-            if any(taken is each for each in maps) and isinstance(output, Tensor) and output.dim() == 4
-        }
-        outermost = [path for path in of_maps if path.rpartition(".")[0] not in of_maps]
-        levels = {_stride(of_maps[path]): Layer(path) for path in outermost}
-    return dict(sorted(levels.items()))
-
-
-def _record(ran: list[tuple[str, Any, Any]], path: str, module: nn.Module, inputs: Any, output: Any) -> None:
-    ran.append((path, inputs[0] if inputs else None, output))
-
-
-def _stride(features: Tensor) -> int:
-    return round(LOOKED_OVER_AT[0] / features.shape[2])
-
-
-def encoder_path(model: TransformerDetector) -> str:
-    """The path of the image backbone, without what transformers wraps it in; empty where it has none by a usual name.
-
-    It is a model of its own, so its tensors are called as in the files of its classifier.
-    """
-    path = _outer_backbone(model)
-    while path:
-        children = dict(find(model, path).named_children())
-        inner = next((name for name in WRAPPED if name in children), None)
-        if inner is None:
-            break
-        path = f"{path}.{inner}"
-    return path
-
-
-def _outer_backbone(model: TransformerDetector) -> str:
-    paths = [path for path, _ in model.named_modules()]
-    names = ("backbone", "conv_encoder", "vit")
-    return next((path for name in names for path in paths if path.rpartition(".")[2] == name), "")
-
-
 def _heeds_mask(model: nn.Module) -> bool:
     """Whether what is said to be padding changes the output: some take a mask and leave it."""
-    whole = _try(model)
+    whole = run_on_noise(model)
     if "pixel_mask" not in inspect.signature(model.forward).parameters:
         return False
     mask = torch.ones(1, *LOOKED_OVER_AT, dtype=torch.int64, device=whole.logits.device)
     mask[:, :, LOOKED_OVER_AT[1] // 2 :] = 0
-    return not torch.equal(whole.logits, _try(model, pixel_mask=mask).logits)
-
-
-@torch.no_grad()
-def _try(model: Any, **given: Tensor) -> Any:
-    """The output for one image of noise, always the same, in eval mode."""
-    noise = torch.rand(1, 3, *LOOKED_OVER_AT, generator=torch.Generator().manual_seed(0))
-    try:
-        with evaluating(model):
-            output = model(pixel_values=noise.to(model.device, model.dtype), **given)
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"{type(model).__name__} does not run on an image of {LOOKED_OVER_AT[0]}x{LOOKED_OVER_AT[1]} pixels "
-            f"({error}); a detector has to take images of any size that is a multiple of {MULTIPLE}"
-        ) from None
-    if not all(isinstance(getattr(output, name, None), Tensor) for name in ("logits", "pred_boxes")):
-        raise ValueError(f"{type(model).__name__} gives no logits and pred_boxes, as DETR and its kind do")
-    return output
+    return not torch.equal(whole.logits, run_on_noise(model, pixel_mask=mask).logits)
