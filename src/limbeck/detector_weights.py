@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from limbeck.models import load_tensors, tensors_of
+from limbeck.models import load_tensors, of_other_shapes, tensors_of
 
 COCO = tuple(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])  # by id: what torchvision publishes for all
 STEPS = "num_batches_tracked"  # a count that frozen norms, with which detectors are published, do not have
@@ -32,7 +32,7 @@ def load_detector(model: nn.Module, source: str, *, name: str, classes: list[str
     """
     state, own = tensors_of(source, name), model.state_dict()
     state |= {key: value for key, value in own.items() if key.endswith(STEPS) and key not in state}
-    other = sorted(key for key in state.keys() & own.keys() if state[key].shape != own[key].shape)
+    other = of_other_shapes(state, own)
     outputs = _outputs([state[key] for key in other], [own[key] for key in other], len(classes) + 1)
     said = f"{name} from {source}"
     strange = sorted(set(classes) - set(COCO[1:]))

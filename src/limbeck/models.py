@@ -81,7 +81,7 @@ def tensors_of(source: str, name: str) -> dict[str, Tensor]:
 def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str, *, new_head: bool = False) -> list[str]:
     """As ``load_weights``, once the tensors are read from their source."""
     own = model.state_dict()
-    other = sorted(key for key in state.keys() & own.keys() if own[key].shape != state[key].shape)
+    other = of_other_shapes(state, own)
     if new_head and len({key.rpartition(".")[0] for key in other}) <= 1:
         for key in other:
             state[key] = own[key]
@@ -96,6 +96,11 @@ def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str, *, new
         )
     model.load_state_dict(state)
     return other
+
+
+def of_other_shapes(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
+    """The names, sorted, of the tensors that a file and a model both have, in different shapes."""
+    return sorted(key for key in state.keys() & own.keys() if state[key].shape != own[key].shape)
 
 
 def published(name: str) -> dict[str, Tensor]:
