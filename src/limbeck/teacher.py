@@ -40,8 +40,7 @@ class Teacher(nn.Module):
         self.channels_last = False
         self.cast = False
         self.compiled = compile
-        self._compiled_part = ""
-        self._compiled_run: Callable[..., list[Tensor]] | None = None
+        self._compiled: tuple[str, Callable[..., list[Tensor]]] | None = None  # path of a part, and what runs it
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> dict[Layer, Tensor]:
@@ -55,17 +54,16 @@ class Teacher(nn.Module):
             return dict(zip(self.capture.layers, features, strict=True))
 
     def _run_compiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-        if self._compiled_run is None:
-            self._compiled_part = part_to_compile(
-                self.model, [layer.path for layer in self.capture.layers], args, kwargs
-            )
-            capture = self.capture.of_part(self._compiled_part)
-            self._compiled_run = torch.compile(lambda *args, **kwargs: list(capture(*args, **kwargs)[1].values()))
-        inputs = inputs_of(self.model, self._compiled_part, args, kwargs)
+        if self._compiled is None:
+            path = part_to_compile(self.model, [layer.path for layer in self.capture.layers], args, kwargs)
+            capture = self.capture.of_part(path)
+            self._compiled = path, torch.compile(lambda *args, **kwargs: list(capture(*args, **kwargs)[1].values()))
+        path, run = self._compiled
+        inputs = inputs_of(self.model, path, args, kwargs)
         if inputs is None:
-            raise RuntimeError(f"{self._compiled_part} of {type(self.model).__name__} did not run in this forward")
+            raise RuntimeError(f"{path} of {type(self.model).__name__} did not run in this forward")
         args, kwargs = tree_map_only(Tensor, self._prepare_input, inputs)
-        return self._compiled_run(*args, **kwargs)
+        return run(*args, **kwargs)
 
     def _prepare_input(self, tensor: Tensor) -> Tensor:
         if self.cast and tensor.is_floating_point():
@@ -78,7 +76,7 @@ class Teacher(nn.Module):
         return next(self.model.parameters(), torch.empty(0))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled_run": None}  # or a deep copy would run the original's weights
+        return {**self.__dict__, "_compiled": None}  # or a deep copy would run the original's weights
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Teacher:
         # .to(), .cuda() and .half() call this on every submodule, which the model is not.
