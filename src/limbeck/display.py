@@ -57,7 +57,8 @@ class Display:
         self.console.print(table)
 
     def epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
-        self._progress.reset(self._bar, total=steps, completed=done, epoch=f"{epoch + 1}/{epochs}")
+        self._progress.reset(self._bar, total=steps, completed=done)  # would replace the fields by those given here
+        self._progress.update(self._bar, epoch=f"{epoch + 1}/{epochs}")
         self._since, self._images, self._waited = time.perf_counter(), 0, 0.0
 
     def step(self, images: int, waited: float) -> None:
