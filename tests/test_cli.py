@@ -6,7 +6,7 @@ import pytest
 from limbeck.cli import main
 from limbeck.detectors import build_detector
 from limbeck.record import save_student
-from tests.commands import cells, mistake
+from tests.runs import cells, mistake
 
 NETS = Path(__file__).with_name("nets.py")
 SMALL = ("--data", "digits", "--augment", "shift", "--size", "8", "--workers", "0", "--batch-size", "32")

@@ -10,7 +10,7 @@ import torch
 from limbeck.cli import main
 from limbeck.models import function_in, read_card
 from limbeck.schedule import learning_rate
-from tests.commands import log_of
+from tests.runs import log_of
 from tests.test_detection_cli import CLASSES, write_objects
 
 RECIPES = Path(__file__).parents[1] / "recipes"

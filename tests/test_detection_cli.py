@@ -12,7 +12,7 @@ from limbeck.detectors import build_detector
 from limbeck.models import read_card
 from limbeck.recipes.detection import Data
 from limbeck.tasks.detection import Detection
-from tests.commands import assert_resumes_bitwise, cells, equal, log_of, mistake, weights
+from tests.runs import assert_resumes_bitwise, cells, equal, log_of, mistake, weights
 from tests.test_distributed import torchrun
 from tests.test_hf_detectors import LEVELS as OF_TRANSFORMERS
 from tests.test_hf_detectors import configuration

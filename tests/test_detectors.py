@@ -8,13 +8,13 @@ from torch import nn
 from torchvision.models import detection
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from limbeck.capture import Capture, Layer
+from limbeck.core.capture import Capture, Layer
 from limbeck.detectors import HEADS, backbone_path, build_detector, gives_masks, inherit, is_detector, levels_of
 from limbeck.models import Inputs
 from limbeck.recipes.detection import Data, _card
 from limbeck.record import save_student
 from limbeck.segmenter_parts import load_backbone
-from tests.models import randomize_norms
+from tests.networks import randomize_norms
 from tests.tiny_detectors import detector, picture
 
 CLASSES = ["circle", "square"]

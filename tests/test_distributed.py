@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from limbeck.calibration import RATIO
 from limbeck.cli import main as limbeck
+from limbeck.core.auto_weight import RATIO
 
 MODELS = """
 from torch import nn

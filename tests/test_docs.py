@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from limbeck.cli import main
-from tests.models import Net
+from tests.networks import Net
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -8,7 +8,7 @@ from torch import nn
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from limbeck.fold import fold_norms
-from tests.models import Block, randomize_norms
+from tests.networks import Block, randomize_norms
 
 GRID = {1: (9,), 2: (9, 8), 3: (5, 4, 3)}
 FOLDED = {

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from limbeck.capture import Capture, Layer
+from limbeck.core.capture import Capture, Layer
 from limbeck.hf_detectors import TransformerDetector, build_hf_detector
 from limbeck.hf_levels import encoder_path, levels_of_hf, map_of
 from limbeck.models import Inputs

@@ -9,7 +9,7 @@ from torch import nn
 from limbeck import Capture, Layer, channels_first, tokens_to_map
 from limbeck.layers import before_activation, last_feature, stages, survey
 from tests import nets
-from tests.models import Block, TokenNet, convnet, images, randomize_norms
+from tests.networks import Block, TokenNet, convnet, images, randomize_norms
 
 
 def test_survey_lists_submodules_in_the_order_in_which_they_finished():

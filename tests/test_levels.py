@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from limbeck import Capture, Distiller, EarlyDecay, Layer, Match, conv1x1, prepare_teacher
+from limbeck.core.projectors import conv1x1_if_needed, conv_bn_relu, tokens_to_map
 from limbeck.criteria import CWD, ChannelTransform
 from limbeck.detectors import backbone_path, levels_of
 from limbeck.pairing import Side, make_matches
 from limbeck.preflight import preflight
-from limbeck.projectors import conv1x1_if_needed, conv_bn_relu, tokens_to_map
-from tests.models import randomize_norms
+from tests.networks import randomize_norms
 from tests.tiny_detectors import detector, picture
 
 NAMES = ("ChannelTransform", "CWD", "FGD", "MGD", "PKD")

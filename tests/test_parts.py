@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from limbeck.parts import inputs_of, part_to_compile
-from tests.models import convnet, images
+from tests.networks import convnet, images
 
 
 class Wrapped(nn.Module):

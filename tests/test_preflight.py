@@ -8,7 +8,7 @@ from torch import nn
 from limbeck import Distiller, EarlyDecay, Match, conv1x1
 from limbeck.criteria import FGD, KD, ChannelTransform
 from limbeck.preflight import Row, preflight
-from tests.models import convnet, images
+from tests.networks import convnet, images
 
 
 class Weighted(nn.Module):

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from limbeck.capture import evaluating
+from limbeck.core.capture import evaluating
 from limbeck.pyramids import CHANNELS, Pyramid, level, resampling
-from tests.models import randomize_norms
+from tests.networks import randomize_norms
 
 ABOVE = partial(LastLevelP6P7, CHANNELS, CHANNELS)
 TINY = "test_efficientnet"  # of timm

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from limbeck import Distiller, Match
 from limbeck.criteria import ChannelTransform
-from tests.models import Net
+from tests.networks import Net
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from limbeck.capture import Capture, Layer
+from limbeck.core.capture import Capture, Layer
 from limbeck.segmenter_parts import before_classifier, load_backbone
 from limbeck.segmenters import build_segmenter, is_segmenter
 from limbeck.tasks.semantic import logits_of

@@ -10,7 +10,7 @@ from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
 from limbeck import Capture, Layer, Teacher, prepare_teacher
-from tests.models import Block, TokenNet, convnet, images, randomize_norms
+from tests.networks import Block, TokenNet, convnet, images, randomize_norms
 
 BODY = Layer("body")
 

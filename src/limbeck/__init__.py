@@ -1,10 +1,11 @@
 """Feature distillation for PyTorch: make a small vision model learn from a big one."""
 
 from limbeck import criteria
-from limbeck.capture import Capture, Layer
-from limbeck.distiller import Distilled, Distiller
-from limbeck.match import Match
-from limbeck.projectors import (
+from limbeck.core.capture import Capture, Layer
+from limbeck.core.distiller import Distilled, Distiller
+from limbeck.core.loss_weights import EarlyDecay, WarmUp
+from limbeck.core.match import Match
+from limbeck.core.projectors import (
     channels_first,
     conv1x1,
     conv1x1_if_needed,
@@ -16,7 +17,6 @@ from limbeck.projectors import (
     tokens_to_map,
 )
 from limbeck.teacher import Teacher, prepare_teacher
-from limbeck.weights import EarlyDecay, WarmUp
 
 __all__ = [
     "Capture",

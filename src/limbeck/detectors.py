@@ -19,7 +19,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from limbeck.capture import Layer, evaluating
+from limbeck.core.capture import Layer, evaluating
 from limbeck.hf_detectors import TransformerDetector, build_hf_detector
 from limbeck.hf_levels import encoder_path, levels_of_hf
 from limbeck.models import Inputs, function_in, load_weights, read_card

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.capture import Layer, evaluating
-from limbeck.projectors import channels_first, tokens_to_map
+from limbeck.core.capture import Layer, evaluating
+from limbeck.core.projectors import channels_first, tokens_to_map
 
 
 @dataclass(frozen=True)

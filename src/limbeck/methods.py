@@ -12,8 +12,9 @@ from typing import Any, Literal
 from torch import nn
 
 from limbeck import criteria
-from limbeck.match import Criterion, Weight
-from limbeck.projectors import (
+from limbeck.core.loss_weights import EarlyDecay, WarmUp
+from limbeck.core.match import Criterion, Weight
+from limbeck.core.projectors import (
     MakeProjector,
     conv1x1,
     conv1x1_if_needed,
@@ -21,7 +22,6 @@ from limbeck.projectors import (
     conv_bn_relu,
     orthogonal,
 )
-from limbeck.weights import EarlyDecay, WarmUp
 
 Reads = Literal["output", "last-map", "levels", "stages", "stages-before-activation", "stages-together"]
 PROJECTORS: dict[str, MakeProjector | None] = {

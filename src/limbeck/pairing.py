@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from limbeck.capture import Layer
+from limbeck.core.capture import Layer
+from limbeck.core.match import Match
+from limbeck.core.projectors import conv1x1_if_needed, conv_bn_relu, pooled
 from limbeck.layers import before_activation, stages, survey, survey_used
-from limbeck.match import Match
 from limbeck.methods import FURTHER_PAPERS, PROJECTORS, SCHEDULES, Reads
-from limbeck.projectors import conv1x1_if_needed, conv_bn_relu, pooled
 from limbeck.spelling import find_method, weight_of
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from limbeck.capture import evaluating
+from limbeck.core.capture import evaluating
 from limbeck.data.coco import Objects
 from limbeck.data.coco_transforms import ValObjects, drawn
 from limbeck.data.mask_transforms import ValMasks

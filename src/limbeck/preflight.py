@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limbeck.capture import Layer, evaluating
-from limbeck.distiller import Distiller
-from limbeck.match import Feature, Match, first_of, gather
+from limbeck.core.capture import Layer, evaluating
+from limbeck.core.distiller import Distiller
+from limbeck.core.match import Feature, Match, first_of, gather
 from limbeck.teacher import Example, call
 
 

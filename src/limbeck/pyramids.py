@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from limbeck.capture import Layer, evaluating
-from limbeck.projectors import channels_first
+from limbeck.core.capture import Layer, evaluating
+from limbeck.core.projectors import channels_first
 
 CHANNELS = 256  # of every level
 MULTIPLE = 32  # of pixels, that batches are padded to

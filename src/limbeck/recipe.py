@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.utils.data import Dataset, default_collate
 
-from limbeck.match import Match
+from limbeck.core.match import Match
 from limbeck.tasks import Task
 
 EXAMPLES = 8

@@ -13,8 +13,8 @@ import torch
 import tyro
 from rich.table import Table
 
+from limbeck.core.match import Match
 from limbeck.display import wide_console
-from limbeck.match import Match
 from limbeck.methods import FURTHER_PAPERS, METHODS, Method
 
 COLUMNS = ("method", "paper", "compares", "read at", "projector", "weight", "cost: parameters")

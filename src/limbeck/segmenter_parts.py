@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.capture import Layer, evaluating
+from limbeck.core.capture import Layer, evaluating
 from limbeck.models import published, read_tensors
 from limbeck.tasks.semantic import logits_of
 

@@ -9,10 +9,10 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from limbeck.match import Criterion, Weight
+from limbeck.core.match import Criterion, Weight
+from limbeck.core.projectors import conv1x1_if_needed
 from limbeck.methods import METHODS, SCHEDULES, Method
 from limbeck.models import function_in
-from limbeck.projectors import conv1x1_if_needed
 
 
 def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable[[], Criterion]]:

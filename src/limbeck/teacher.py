@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from limbeck.capture import Capture, Layer
+from limbeck.core.capture import Capture, Layer
 from limbeck.fold import fold_norms
 from limbeck.parts import inputs_of, part_to_compile
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from limbeck.calibration import BATCHES
 from limbeck.checkpoint import load_checkpoint, save_checkpoint
+from limbeck.core.auto_weight import BATCHES
+from limbeck.core.distiller import Distiller
 from limbeck.data.order import TrainOrder, seed_of
 from limbeck.display import Display, show
-from limbeck.distiller import Distiller
 from limbeck.preflight import preflight
 from limbeck.recipe import EXAMPLES, Recipe
 from limbeck.record import drop_after, log, save_student

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from limbeck.criteria import ChannelTransform
 from limbeck.criteria.channel_transform import CHUNK, one_pass
 from tests.criteria.checks import channels_last, large_tensors_kept, value_and_gradients
-from tests.models import compiled
+from tests.networks import compiled
 
 MAPS = (3, 4, 5, 7), (3, 6, 5, 7)
 TOKENS = (3, 11, 4), (3, 11, 6)

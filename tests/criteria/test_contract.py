@@ -5,7 +5,7 @@ import torch
 
 from limbeck import Match, criteria
 from tests.criteria.contract import CRITERIA, OWN, Case
-from tests.models import compiled
+from tests.networks import compiled
 
 
 def each(cases):

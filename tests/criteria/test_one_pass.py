@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from limbeck import criteria
-from limbeck.criteria.one_pass import CHUNK, sum_of_pieces
+from limbeck.criteria.shared.one_pass import CHUNK, sum_of_pieces
 from tests.criteria.checks import channels_last, large_tensors_kept, value_and_gradients
 
 SHAPE = (4, 6, 5, 3)

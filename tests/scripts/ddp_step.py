@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from limbeck import Distiller, Match, conv1x1
-from limbeck.calibration import BATCHES
+from limbeck.core.auto_weight import BATCHES
 from limbeck.criteria import MGD, ChannelTransform
 
 

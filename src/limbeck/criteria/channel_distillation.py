@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.criteria.maps import as_maps
+from limbeck.criteria.shared.maps import as_maps
 
 
 class ChannelDistillation(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.criteria.one_pass import CHUNK, OnePass
+from limbeck.criteria.shared.one_pass import CHUNK, OnePass
 
 
 class ChannelTransform(nn.Module):

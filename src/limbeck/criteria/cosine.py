@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.criteria.maps import as_maps
-from limbeck.criteria.one_pass import sum_of_pieces
+from limbeck.criteria.shared.maps import as_maps
+from limbeck.criteria.shared.one_pass import sum_of_pieces
 
 
 class Cosine(nn.Module):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from limbeck.criteria.logits import divergence
-from limbeck.criteria.maps import as_maps
-from limbeck.criteria.one_pass import sum_of_pieces
+from limbeck.criteria.shared.logits import divergence
+from limbeck.criteria.shared.maps import as_maps
+from limbeck.criteria.shared.one_pass import sum_of_pieces
 
 
 class CWD(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.criteria.logits import at, divergence, labels_of, mean_where, rows, standardised, without
+from limbeck.criteria.shared.logits import at, divergence, labels_of, mean_where, rows, standardised, without
 
 
 class DKD(nn.Module):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from limbeck.criteria.attention import over_positions
-from limbeck.criteria.maps import as_maps, only_maps
-from limbeck.criteria.one_pass import exact, sum_of_pieces
+from limbeck.criteria.shared.attention import over_positions
+from limbeck.criteria.shared.maps import as_maps, only_maps
+from limbeck.criteria.shared.one_pass import exact, sum_of_pieces
 
 
 class FKD(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from limbeck.criteria.logits import divergence, labels_of, mean_where, rows
+from limbeck.criteria.shared.logits import divergence, labels_of, mean_where, rows
 
 
 class GuidedKD(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from limbeck.criteria.logits import divergence, rows, standardised
+from limbeck.criteria.shared.logits import divergence, rows, standardised
 
 
 class KD(nn.Module):

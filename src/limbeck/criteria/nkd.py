@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.criteria.logits import at, labels_of, mean_where, rows, without
+from limbeck.criteria.shared.logits import at, labels_of, mean_where, rows, without
 
 
 class NKD(nn.Module):

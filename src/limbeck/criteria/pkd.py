@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from limbeck.criteria.maps import as_maps
-from limbeck.criteria.one_pass import sum_of_pieces
+from limbeck.criteria.shared.maps import as_maps
+from limbeck.criteria.shared.one_pass import sum_of_pieces
 
 
 class PKD(nn.Module):

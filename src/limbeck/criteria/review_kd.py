@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.criteria.maps import only_maps
+from limbeck.criteria.shared.maps import only_maps
 
 
 class ReviewKD(nn.Module):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.criteria.logits import check_batch
+from limbeck.criteria.shared.logits import check_batch
 
 
 class RKD(nn.Module):

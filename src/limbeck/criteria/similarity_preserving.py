@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.criteria.logits import check_batch
+from limbeck.criteria.shared.logits import check_batch
 
 
 class SimilarityPreserving(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from limbeck.capture import Layer
+from limbeck.core.capture import Layer
 from limbeck.data.images import size_of
 from limbeck.data.mask_transforms import TrainMasks, ValMasks, augmentation
 from limbeck.data.masks import Masks, load_masks

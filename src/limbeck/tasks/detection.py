@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from limbeck.capture import evaluating
+from limbeck.core.capture import evaluating
 from limbeck.data.coco import Objects
 from limbeck.data.coco_transforms import Batch
 from limbeck.pyramids import padded_size

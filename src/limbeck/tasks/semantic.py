@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from limbeck.capture import evaluating
+from limbeck.core.capture import evaluating
 from limbeck.data.mask_transforms import Batch
 from limbeck.data.masks import IGNORED
 from limbeck.data.transforms import normalised

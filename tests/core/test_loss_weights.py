@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from limbeck import Distiller, EarlyDecay, Match, WarmUp
-from tests.models import compiled, convnet, images
+from tests.networks import compiled, convnet, images
 
 
 def distiller_of(*weights):

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from limbeck import Capture, Distiller, Layer, Match, conv1x1, tokens_to_map
-from limbeck.calibration import BATCHES, RATIO
+from limbeck.core.auto_weight import BATCHES, RATIO
 from limbeck.criteria import ChannelTransform
-from tests.models import TokenNet, compiled, convnet, images
+from tests.networks import TokenNet, compiled, convnet, images
 
 LABELS = torch.tensor([0, 1, 2, 3])
 

@@ -20,8 +20,8 @@ from limbeck import (
     pooled,
     tokens_to_map,
 )
-from limbeck.projectors import fit_grid
-from tests.models import TokenNet, compiled, convnet, images
+from limbeck.core.projectors import fit_grid
+from tests.networks import TokenNet, compiled, convnet, images
 
 feature = torch.arange(2 * 3 * 4 * 4.0).view(2, 3, 4, 4)
 

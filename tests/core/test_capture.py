@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from limbeck import Capture, Layer
-from tests.models import Block, checkpointed, compiled, convnet, images
+from tests.networks import Block, checkpointed, compiled, convnet, images
 
 
 @pytest.mark.parametrize("path", ["stem", "body_act", ""])

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from limbeck.capture import Capture, evaluating
-from limbeck.match import Match, gather
+from limbeck.core.capture import Capture, evaluating
+from limbeck.core.match import Match, gather
 from limbeck.teacher import Example, Teacher, call
 
 

@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from limbeck import Distiller, Layer, Match, conv1x1, pooled, prepare_teacher, tokens_to_map
 from limbeck.criteria import CWD, DKD, FGD, FKD, KD, MGD, OFD, RKD, ChannelTransform, ReviewKD
-from tests.models import Block, TokenNet, compiled, convnet, images
+from tests.networks import Block, TokenNet, compiled, convnet, images
 
 MSE = nn.MSELoss
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from limbeck.calibration import AutoWeight
-from limbeck.capture import Layer, evaluating
-from limbeck.criteria.one_pass import exact
-from limbeck.projectors import MakeProjector, fit_grid
+from limbeck.core.auto_weight import AutoWeight
+from limbeck.core.capture import Layer, evaluating
+from limbeck.core.projectors import MakeProjector, fit_grid
+from limbeck.criteria.shared.one_pass import exact
 from limbeck.teacher import as_layer
 
 Criterion = Callable[..., Tensor]  # (student, teacher) -> scalar; nn.MSELoss() is one
