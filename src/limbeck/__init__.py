@@ -16,7 +16,7 @@ from limbeck.core.projectors import (
     pooled,
     tokens_to_map,
 )
-from limbeck.teacher import Teacher, prepare_teacher
+from limbeck.teacher.prepare import Teacher, prepare_teacher
 
 __all__ = [
     "Capture",

@@ -28,7 +28,7 @@ from limbeck.recipe import EXAMPLES, Recipe
 from limbeck.record import drop_after, log, save_student
 from limbeck.schedule import learning_rate, make_optimizer
 from limbeck.signals import StopRequest
-from limbeck.teacher import call, prepare_teacher
+from limbeck.teacher.prepare import call, prepare_teacher
 
 LOG_EVERY = 20  # steps between looks at the losses: on a GPU each look waits for the device
 

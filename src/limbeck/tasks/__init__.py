@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from limbeck.teacher import Example
+from limbeck.teacher.prepare import Example
 
 
 class Task(Protocol):

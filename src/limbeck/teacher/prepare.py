@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from limbeck.core.capture import Capture, Layer
-from limbeck.fold import fold_norms
-from limbeck.parts import inputs_of, part_to_compile
+from limbeck.teacher.fold import fold_norms
+from limbeck.teacher.parts import inputs_of, part_to_compile
 
 Example = tuple[Any, ...] | dict[str, Any]  # what to call a model with: positional, or by name
 

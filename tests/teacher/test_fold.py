@@ -7,7 +7,7 @@ import torchvision.ops
 from torch import nn
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
-from limbeck.fold import fold_norms
+from limbeck.teacher.fold import fold_norms
 from tests.networks import Block, randomize_norms
 
 GRID = {1: (9,), 2: (9, 8), 3: (5, 4, 3)}
