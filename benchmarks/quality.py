@@ -18,7 +18,7 @@ import tyro
 from measure import circumstances
 
 from limbeck.compare import compare, table
-from limbeck.methods import METHODS
+from limbeck.methods.table import METHODS
 from limbeck.recipe import Budget, Recipe
 from limbeck.recipes import classification
 from limbeck.recipes.classification import Data

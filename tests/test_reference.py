@@ -4,7 +4,7 @@ import re
 import pytest
 
 from limbeck.cli import main
-from limbeck.methods import FURTHER_PAPERS, METHODS
+from limbeck.methods.table import FURTHER_PAPERS, METHODS
 from limbeck.reference import bibliography
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from limbeck.core.match import Match
 from limbeck.display import wide_console
-from limbeck.methods import FURTHER_PAPERS, METHODS, Method
+from limbeck.methods.table import FURTHER_PAPERS, METHODS, Method
 
 COLUMNS = ("method", "paper", "compares", "read at", "projector", "weight", "cost: parameters")
 

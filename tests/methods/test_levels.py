@@ -11,7 +11,7 @@ from limbeck import Capture, Distiller, EarlyDecay, Layer, Match, conv1x1, prepa
 from limbeck.core.projectors import conv1x1_if_needed, conv_bn_relu, tokens_to_map
 from limbeck.criteria import CWD, ChannelTransform
 from limbeck.detectors import backbone_path, levels_of
-from limbeck.pairing import Side, make_matches
+from limbeck.methods.pairing import Side, make_matches
 from limbeck.preflight import preflight
 from tests.networks import randomize_norms
 from tests.tiny_detectors import detector, picture

@@ -11,7 +11,7 @@ from typing import Any
 
 from limbeck.core.match import Criterion, Weight
 from limbeck.core.projectors import conv1x1_if_needed
-from limbeck.methods import METHODS, SCHEDULES, Method
+from limbeck.methods.table import METHODS, SCHEDULES, Method
 from limbeck.models import function_in
 
 
