@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from limbeck import Distiller, Layer, Match, prepare_teacher
 from limbeck.criteria import ChannelTransform
 from limbeck.detectors import build_detector, is_detector, levels_of
-from limbeck.layers import last_feature
-from limbeck.models import Inputs
+from limbeck.models.build import Inputs
+from limbeck.models.features import last_feature
 from limbeck.segmenter_parts import before_classifier
 from limbeck.segmenters import build_segmenter, is_segmenter
 from limbeck.tasks.semantic import Semantic

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from limbeck.cli import main
 from limbeck.data.masks import CITYSCAPES, load_masks
-from limbeck.models import function_in, read_card
+from limbeck.models.build import function_in, read_card
 from limbeck.schedule import learning_rate
 from limbeck.segmenter_parts import load_backbone
 from limbeck.segmenters import build_segmenter

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from limbeck.cli import main
-from limbeck.models import function_in, read_card
+from limbeck.models.build import function_in, read_card
 from limbeck.schedule import learning_rate
 from tests.runs import log_of
 from tests.test_detection_cli import CLASSES, write_objects

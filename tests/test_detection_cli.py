@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from limbeck.cli import main
 from limbeck.detectors import build_detector
-from limbeck.models import read_card
+from limbeck.models.build import read_card
 from limbeck.recipes.detection import Data
 from limbeck.tasks.detection import Detection
 from tests.runs import assert_resumes_bitwise, cells, equal, log_of, mistake, weights

@@ -3,8 +3,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from limbeck import models
 from limbeck.detector_weights import COCO, load_detector
+from limbeck.models.build import build as models
 from tests.tiny_detectors import detector, picture
 
 CLASSES = ["dog", "person", "hair drier"]  # ids 18, 1 and 89 of COCO

@@ -10,7 +10,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from limbeck.core.capture import Capture, Layer
 from limbeck.detectors import HEADS, backbone_path, build_detector, gives_masks, inherit, is_detector, levels_of
-from limbeck.models import Inputs
+from limbeck.models.build import Inputs
 from limbeck.recipes.detection import Data, _card
 from limbeck.record import save_student
 from limbeck.segmenter_parts import load_backbone

@@ -12,7 +12,7 @@ import torch
 from limbeck.core.capture import Capture, Layer
 from limbeck.hf_detectors import TransformerDetector, build_hf_detector
 from limbeck.hf_levels import encoder_path, levels_of_hf, map_of
-from limbeck.models import Inputs
+from limbeck.models.build import Inputs
 
 transformers = pytest.importorskip("transformers")
 

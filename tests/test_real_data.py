@@ -5,7 +5,7 @@ import pytest
 
 from limbeck.cli import main
 from limbeck.data.images import load_images
-from limbeck.models import read_card
+from limbeck.models.build import read_card
 
 ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "cifar10.tar.xz"
 NETS = Path(__file__).with_name("nets.py")

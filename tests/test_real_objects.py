@@ -7,7 +7,7 @@ import pytest
 
 from limbeck.cli import main
 from limbeck.data.coco import load_coco
-from limbeck.models import read_card
+from limbeck.models.build import read_card
 from limbeck.tasks.detection import average_precision
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from limbeck.cli import main
-from limbeck.models import function_in, read_card
+from limbeck.models.build import function_in, read_card
 from limbeck.tasks.semantic import Semantic
 from tests.runs import assert_resumes_bitwise, cells, equal, log_of, mistake, weights
 from tests.test_distributed import assert_same_run, torchrun

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist, mean, stdev
 
-from limbeck.models import read_card
+from limbeck.models.build import read_card
 from limbeck.recipe import Recipe
 from limbeck.train import train
 

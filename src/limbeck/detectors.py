@@ -22,7 +22,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from limbeck.core.capture import Layer, evaluating
 from limbeck.hf_detectors import TransformerDetector, build_hf_detector
 from limbeck.hf_levels import encoder_path, levels_of_hf
-from limbeck.models import Inputs, function_in, load_weights, read_card
+from limbeck.models.build import Inputs, function_in, load_weights, read_card
 from limbeck.pyramids import CHANNELS, MULTIPLE, Pyramid, levels_of_backbone
 
 ANCHORS = (32, 64, 128, 256, 512)  # pixels, by level

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from limbeck.hf_levels import LOOKED_OVER_AT, run_on_noise
-from limbeck.models import Inputs
+from limbeck.models.build import Inputs
 from limbeck.pyramids import MULTIPLE, padded_size
 from limbeck.segmenters import check_classes, normalised_as_in
 

@@ -17,7 +17,7 @@ from limbeck.data.coco import Objects
 from limbeck.data.coco_transforms import ValObjects, drawn
 from limbeck.data.mask_transforms import ValMasks
 from limbeck.data.masks import Masks
-from limbeck.models import Inputs
+from limbeck.models.build import Inputs
 from limbeck.tasks.detection import in_pixels_of, masks_at
 from limbeck.tasks.semantic import predict
 

@@ -21,7 +21,7 @@ from accelerate import PartialState
 
 from limbeck.checkpoint import write_atomically
 from limbeck.methods.pairing import used_in
-from limbeck.models import function_in
+from limbeck.models.build import function_in
 from limbeck.recipe import Recipe
 from limbeck.recipes import classification, detection, instance, semantic
 from limbeck.train import train as train_recipe

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.core.capture import Layer, evaluating
-from limbeck.models import published, read_tensors
+from limbeck.models.build import published, read_tensors
 from limbeck.tasks.semantic import logits_of
 
 LOOKED_OVER_AT = 256  # pixels, height and width, of the image with which a model's layers are found

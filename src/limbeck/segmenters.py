@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from limbeck.models import Inputs, function_in, load_weights, read_card
+from limbeck.models.build import Inputs, function_in, load_weights, read_card
 from limbeck.segmenter_parts import LOOKED_OVER_AT
 
 

@@ -3,7 +3,7 @@ import torch
 
 from limbeck.data.images import load_images
 from limbeck.data.transforms import Preprocess, TrainImages, ValImages, augmentation
-from limbeck.models import Inputs
+from limbeck.models.build import Inputs
 
 
 @pytest.mark.parametrize("kind", ["photo", "strong", "small", "shift", "none"])

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from limbeck.data.masks import Masks, meaning_of
-from limbeck.models import Inputs
+from limbeck.models.build import Inputs
 from limbeck.recipes.semantic import balanced
 from limbeck.tasks.semantic import Semantic, at_size, dice_loss, logits_at, logits_of, predict
 

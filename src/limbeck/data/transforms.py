@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from limbeck.data.images import Images
 from limbeck.data.order import Key, seeded
-from limbeck.models import Inputs
+from limbeck.models.build import Inputs
 
 Augment = Literal["photo", "strong", "small", "shift", "none"]
 Batch = dict[str, Tensor]  # image (B, 3, S, S) uint8, label (B) int64, index (B) int64

@@ -12,9 +12,9 @@ from torch import nn
 from limbeck.core.capture import Layer
 from limbeck.core.match import Match
 from limbeck.core.projectors import conv1x1_if_needed, conv_bn_relu, pooled
-from limbeck.layers import before_activation, stages, survey, survey_used
 from limbeck.methods.spelling import find_method, weight_of
 from limbeck.methods.table import FURTHER_PAPERS, PROJECTORS, SCHEDULES, Reads
+from limbeck.models.features import before_activation, stages, survey, survey_used
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import nn
 from limbeck.data.images import UNLABELLED, Images, first_of_each_class, load_images, read_unlabelled
 from limbeck.data.transforms import Augment, TrainImages, ValImages, augmentation
 from limbeck.methods.pairing import Side, make_matches
-from limbeck.models import Inputs, build_model, load_weights
+from limbeck.models.build import Inputs, build_model, load_weights
 from limbeck.recipe import EXAMPLES, Budget, Recipe
 from limbeck.tasks.classification import Classification
 

@@ -20,7 +20,7 @@ from limbeck.data.order import some_of
 from limbeck.detector_weights import load_detector
 from limbeck.detectors import backbone_path, build_detector, levels_of
 from limbeck.methods.pairing import Side, make_matches
-from limbeck.models import Inputs
+from limbeck.models.build import Inputs
 from limbeck.pyramids import Pyramid
 from limbeck.recipe import Budget, Recipe
 from limbeck.recipes.classification import ProjectorName

@@ -19,7 +19,7 @@ from limbeck.data.mask_transforms import TrainMasks, ValMasks, augmentation
 from limbeck.data.masks import Masks, load_masks
 from limbeck.data.order import some_of
 from limbeck.methods.pairing import Side, make_matches
-from limbeck.models import Inputs, load_weights
+from limbeck.models.build import Inputs, load_weights
 from limbeck.recipe import Budget, Recipe
 from limbeck.recipes.classification import ProjectorName
 from limbeck.segmenter_parts import LOOKED_OVER_AT, before_classifier, encoder_of, load_backbone

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from limbeck.data.images import UNLABELLED
 from limbeck.data.transforms import Batch, Preprocess
-from limbeck.models import Inputs
+from limbeck.models.build import Inputs
 
 
 class Classification:

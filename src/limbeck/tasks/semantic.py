@@ -14,7 +14,7 @@ from limbeck.core.capture import evaluating
 from limbeck.data.mask_transforms import Batch
 from limbeck.data.masks import IGNORED
 from limbeck.data.transforms import normalised
-from limbeck.models import Inputs
+from limbeck.models.build import Inputs
 
 
 class Semantic:

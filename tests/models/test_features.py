@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from limbeck import Capture, Layer, channels_first, tokens_to_map
-from limbeck.layers import before_activation, last_feature, stages, survey
+from limbeck.models.features import before_activation, last_feature, stages, survey
 from tests import nets
 from tests.networks import Block, TokenNet, convnet, images, randomize_norms
 

@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from limbeck.models import build_model, load_weights
+from limbeck.models.build import build_model, load_weights
 
 CLASSES = ["cat", "dog", "emu"]
 
