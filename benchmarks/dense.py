@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from measure import circumstances
 
-from limbeck.compare import compare, table
-from limbeck.recipe import Budget, Recipe
+from limbeck.training.compare import compare, table
+from limbeck.training.recipe import Budget, Recipe
 
 
 class Quality(Protocol):

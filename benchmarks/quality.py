@@ -17,11 +17,11 @@ import torch
 import tyro
 from measure import circumstances
 
-from limbeck.compare import compare, table
 from limbeck.methods.table import METHODS
-from limbeck.recipe import Budget, Recipe
 from limbeck.recipes import classification
 from limbeck.recipes.classification import Data
+from limbeck.training.compare import compare, table
+from limbeck.training.recipe import Budget, Recipe
 
 NETS = Path(__file__).with_name("cifar_resnet.py")
 WITHOUT_BOXES = tuple(name for name in METHODS if name not in ("FGD", "ForegroundTransform"))  # here are none

@@ -17,8 +17,8 @@ import tyro
 from dense import budget_of, run
 from imagenet import lite_weights
 
-from limbeck.recipe import Recipe
 from limbeck.recipes import detection
+from limbeck.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
 from torch import nn
 from torchvision.models.segmentation.fcn import FCNHead
 
-from limbeck.recipe import Budget, Recipe
 from limbeck.recipes.semantic import Data, distill, train
+from limbeck.training.recipe import Budget, Recipe
 
 STEPS_PER_EPOCH = 2975 // 8
 BUDGET = Budget(epochs=round(40_000 / STEPS_PER_EPOCH), batch_size=8, learning_rate=0.01, schedule="poly")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from limbeck.cli import main
 from limbeck.data.masks import CITYSCAPES, load_masks
 from limbeck.models.build import function_in, read_card
-from limbeck.schedule import learning_rate
 from limbeck.segmenter_parts import load_backbone
 from limbeck.segmenters import build_segmenter
+from limbeck.training.optimizer import learning_rate
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cityscapes_pspnet101_pspnet18.py"
 TRAINING_IMAGES = 2975  # of Cityscapes

@@ -5,7 +5,7 @@ import pytest
 
 from limbeck.cli import main
 from limbeck.detectors import build_detector
-from limbeck.record import save_student
+from limbeck.training.record import save_student
 from tests.runs import cells, mistake
 
 NETS = Path(__file__).with_name("nets.py")
@@ -125,7 +125,7 @@ def test_a_run_is_resumed_by_its_folder(runs, capsys):
 
 def test_a_recipe_of_ones_own_is_the_function_named_like_its_file(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
-        "from limbeck.recipe import Budget, Recipe\n"
+        "from limbeck.training.recipe import Budget, Recipe\n"
         "from limbeck.recipes import classification\n\n"
         "def mine(images: int = 64) -> Recipe:\n"
         '    """My own.\n\n    Args:\n        images: How many.\n    """\n'

@@ -9,7 +9,7 @@ import torch
 
 from limbeck.cli import main
 from limbeck.models.build import function_in, read_card
-from limbeck.schedule import learning_rate
+from limbeck.training.optimizer import learning_rate
 from tests.runs import log_of
 from tests.test_detection_cli import CLASSES, write_objects
 

@@ -12,8 +12,8 @@ from limbeck.core.capture import Capture, Layer
 from limbeck.detectors import HEADS, backbone_path, build_detector, gives_masks, inherit, is_detector, levels_of
 from limbeck.models.build import Inputs
 from limbeck.recipes.detection import Data, _card
-from limbeck.record import save_student
 from limbeck.segmenter_parts import load_backbone
+from limbeck.training.record import save_student
 from tests.networks import randomize_norms
 from tests.tiny_detectors import detector, picture
 

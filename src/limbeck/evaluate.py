@@ -22,13 +22,13 @@ from limbeck.data.masks import Masks, load_masks
 from limbeck.data.transforms import ValImages
 from limbeck.detector_weights import load_detector
 from limbeck.detectors import build_detector, gives_masks
-from limbeck.display import wide_console
 from limbeck.models.build import Inputs, build_model, load_weights, read_card
 from limbeck.pictures import Models, sheets_of_masks, sheets_of_objects, write_pictures
 from limbeck.segmenters import build_segmenter
 from limbeck.tasks.classification import Classification
 from limbeck.tasks.detection import Detection
 from limbeck.tasks.semantic import Semantic
+from limbeck.training.display import wide_console
 
 MANY = 8  # metrics that are still columns of the table
 

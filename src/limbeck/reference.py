@@ -14,8 +14,8 @@ import tyro
 from rich.table import Table
 
 from limbeck.core.match import Match
-from limbeck.display import wide_console
 from limbeck.methods.table import FURTHER_PAPERS, METHODS, Method
+from limbeck.training.display import wide_console
 
 COLUMNS = ("method", "paper", "compares", "read at", "projector", "weight", "cost: parameters")
 

@@ -19,12 +19,12 @@ import torch
 import tyro
 from accelerate import PartialState
 
-from limbeck.checkpoint import write_atomically
 from limbeck.methods.pairing import used_in
 from limbeck.models.build import function_in
-from limbeck.recipe import Recipe
 from limbeck.recipes import classification, detection, instance, semantic
-from limbeck.train import train as train_recipe
+from limbeck.training.checkpoint import write_atomically
+from limbeck.training.loop import train as train_recipe
+from limbeck.training.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 BUILT_IN: dict[str, dict[str, MakeRecipe]] = {

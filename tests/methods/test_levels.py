@@ -12,7 +12,7 @@ from limbeck.core.projectors import conv1x1_if_needed, conv_bn_relu, tokens_to_m
 from limbeck.criteria import CWD, ChannelTransform
 from limbeck.detectors import backbone_path, levels_of
 from limbeck.methods.pairing import Side, make_matches
-from limbeck.preflight import preflight
+from limbeck.training.preflight import preflight
 from tests.networks import randomize_norms
 from tests.tiny_detectors import detector, picture
 

@@ -9,7 +9,7 @@ from limbeck import Distiller, EarlyDecay, WarmUp, conv1x1, conv_bn, conv_bn_rel
 from limbeck.methods.pairing import Side, make_matches, used_in
 from limbeck.methods.spelling import find_method, weight_of
 from limbeck.methods.table import METHODS
-from limbeck.preflight import preflight
+from limbeck.training.preflight import preflight
 
 NETS = Path(__file__).with_name("nets.py")
 LABELS = torch.arange(4) % 3

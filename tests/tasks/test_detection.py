@@ -12,8 +12,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from limbeck.data.coco import Annotated, Objects
-from limbeck.tasks import detection
 from limbeck.tasks.detection import Detection, as_coco, average_precision, in_pixels_of, masks_at
+from limbeck.training.task import detection
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
 

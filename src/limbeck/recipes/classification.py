@@ -15,8 +15,8 @@ from limbeck.data.images import UNLABELLED, Images, first_of_each_class, load_im
 from limbeck.data.transforms import Augment, TrainImages, ValImages, augmentation
 from limbeck.methods.pairing import Side, make_matches
 from limbeck.models.build import Inputs, build_model, load_weights
-from limbeck.recipe import EXAMPLES, Budget, Recipe
 from limbeck.tasks.classification import Classification
+from limbeck.training.recipe import EXAMPLES, Budget, Recipe
 
 ProjectorName = Literal["off", "conv1x1", "conv1x1_if_needed", "conv_bn", "conv_bn_relu", "orthogonal"]
 

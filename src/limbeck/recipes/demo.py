@@ -6,11 +6,11 @@ from pathlib import Path
 
 from torch import nn
 
-from limbeck.compare import compare, table
-from limbeck.recipe import Budget, Recipe
 from limbeck.recipes import classification
 from limbeck.recipes.classification import Data
-from limbeck.train import train
+from limbeck.training.compare import compare, table
+from limbeck.training.loop import train
+from limbeck.training.recipe import Budget, Recipe
 
 LABELS = 50
 STEPS = 540  # of every student

@@ -22,10 +22,10 @@ from limbeck.detectors import backbone_path, build_detector, levels_of
 from limbeck.methods.pairing import Side, make_matches
 from limbeck.models.build import Inputs
 from limbeck.pyramids import Pyramid
-from limbeck.recipe import Budget, Recipe
 from limbeck.recipes.classification import ProjectorName
 from limbeck.segmenter_parts import LOOKED_OVER_AT, load_backbone
 from limbeck.tasks.detection import Detection
+from limbeck.training.recipe import Budget, Recipe
 
 BUDGET = Budget(  # as is usual in this field, but for its length
     epochs=24, batch_size=8, learning_rate=0.01, weight_decay=1e-4, warmup_epochs=1, clip=35.0

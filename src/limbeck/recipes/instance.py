@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from limbeck.recipe import Recipe
 from limbeck.recipes import detection
 from limbeck.recipes.detection import Data as Data
+from limbeck.training.recipe import Recipe
 
 
 def _with_masks(make: Callable[..., Recipe]) -> Callable[..., Recipe]:

@@ -20,11 +20,11 @@ from limbeck.data.masks import Masks, load_masks
 from limbeck.data.order import some_of
 from limbeck.methods.pairing import Side, make_matches
 from limbeck.models.build import Inputs, load_weights
-from limbeck.recipe import Budget, Recipe
 from limbeck.recipes.classification import ProjectorName
 from limbeck.segmenter_parts import LOOKED_OVER_AT, before_classifier, encoder_of, load_backbone
 from limbeck.segmenters import build_segmenter
 from limbeck.tasks.semantic import Semantic, logits_at
+from limbeck.training.recipe import Budget, Recipe
 
 BUDGET = Budget(batch_size=8, learning_rate=0.01, schedule="poly")  # as is usual in this field, but for its length
 

@@ -1,7 +1,7 @@
 import pytest
 
-from limbeck.recipe import Budget
-from limbeck.schedule import learning_rate
+from limbeck.training.optimizer import learning_rate
+from limbeck.training.recipe import Budget
 
 STEPS, PER_EPOCH = 100, 10
 

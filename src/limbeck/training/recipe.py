@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset, default_collate
 
 from limbeck.core.match import Match
-from limbeck.tasks import Task
+from limbeck.training.task import Task
 
 EXAMPLES = 8
 

@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from limbeck.checkpoint import load_checkpoint, save_checkpoint
 from limbeck.core.auto_weight import BATCHES
 from limbeck.core.distiller import Distiller
 from limbeck.data.order import TrainOrder, seed_of
-from limbeck.display import Display, show
-from limbeck.preflight import preflight
-from limbeck.recipe import EXAMPLES, Recipe
-from limbeck.record import drop_after, log, save_student
-from limbeck.schedule import learning_rate, make_optimizer
-from limbeck.signals import StopRequest
 from limbeck.teacher.prepare import call, prepare_teacher
+from limbeck.training.checkpoint import load_checkpoint, save_checkpoint
+from limbeck.training.display import Display, show
+from limbeck.training.optimizer import learning_rate, make_optimizer
+from limbeck.training.preflight import preflight
+from limbeck.training.recipe import EXAMPLES, Recipe
+from limbeck.training.record import drop_after, log, save_student
+from limbeck.training.signals import StopRequest
 
 LOG_EVERY = 20  # steps between looks at the losses: on a GPU each look waits for the device
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from limbeck import Distiller, EarlyDecay, Match, conv1x1
 from limbeck.criteria import FGD, KD, ChannelTransform
-from limbeck.preflight import Row, preflight
+from limbeck.training.preflight import Row, preflight
 from tests.networks import convnet, images
 
 

@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 
-from limbeck.checkpoint import load_checkpoint, save_checkpoint
+from limbeck.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def state(step):

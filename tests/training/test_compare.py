@@ -1,8 +1,8 @@
 import pytest
 from torch import nn
 
-from limbeck.compare import Arm, compare, difference, quantile, table
-from limbeck.record import save_student
+from limbeck.training.compare import Arm, compare, difference, quantile, table
+from limbeck.training.record import save_student
 
 
 def test_a_table_tells_the_paired_difference_to_the_first_with_its_interval():

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import NormalDist, mean, stdev
 
 from limbeck.models.build import read_card
-from limbeck.recipe import Recipe
-from limbeck.train import train
+from limbeck.training.loop import train
+from limbeck.training.recipe import Recipe
 
 # Student's t, 97.5 %, by degrees of freedom
 T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}

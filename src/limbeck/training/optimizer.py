@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from limbeck.recipe import Budget
+from limbeck.training.recipe import Budget
 
 MILESTONES = {"steps": (0.3, 0.6, 0.9), "two-steps": (8 / 12, 11 / 12)}  # of the run; times 0.1 at each
 POWER = 0.9  # of poly, as everyone has it since DeepLab (arXiv 1606.00915)

@@ -9,7 +9,7 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from limbeck.checkpoint import write_atomically
+from limbeck.training.checkpoint import write_atomically
 
 
 def log(path: Path, kind: str, step: int, epoch: int, values: dict[str, float]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from limbeck.preflight import Row
+from limbeck.training.preflight import Row
 
 
 class Display:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from limbeck.recipe import Budget
 from limbeck.recipes import classification
 from limbeck.recipes.classification import Data
-from limbeck.train import train
+from limbeck.training.loop import train
+from limbeck.training.recipe import Budget
 
 NETS = Path(__file__).with_name("nets.py")
 DATA = Data("digits", images=320, augment="shift")
@@ -115,7 +115,7 @@ def test_a_run_stopped_in_mid_epoch_and_resumed_is_bitwise_the_unbroken_one(teac
 
 def stop_after(monkeypatch, step):
     """Send this process SIGTERM once a step is done, as a scheduler would."""
-    from limbeck.train import Training
+    from limbeck.training.loop import Training
 
     plain = Training.train_step
 
