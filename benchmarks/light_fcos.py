@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models.detection.fcos import FCOS, FCOSHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from limbeck.pyramids import CHANNELS, Pyramid
+from limbeck.tasks.detection.pyramids import CHANNELS, Pyramid
 
 
 def light_fcos(num_classes: int) -> nn.Module:

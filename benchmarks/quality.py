@@ -18,8 +18,8 @@ import tyro
 from measure import circumstances
 
 from limbeck.methods.table import METHODS
-from limbeck.recipes import classification
-from limbeck.recipes.classification import Data
+from limbeck.tasks.classification.recipe import Data
+from limbeck.tasks.classification.task import recipe as classification
 from limbeck.training.compare import compare, table
 from limbeck.training.recipe import Budget, Recipe
 

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 
 from limbeck import Distiller, Layer, Match, prepare_teacher
 from limbeck.criteria import ChannelTransform
-from limbeck.detectors import build_detector, is_detector, levels_of
 from limbeck.models.build import Inputs
 from limbeck.models.features import last_feature
-from limbeck.segmenter_parts import before_classifier
-from limbeck.segmenters import build_segmenter, is_segmenter
-from limbeck.tasks.semantic import Semantic
+from limbeck.tasks.detection.models import build_detector, is_detector, levels_of
+from limbeck.tasks.semantic.models import build_segmenter, is_segmenter
+from limbeck.tasks.semantic.parts import before_classifier
+from limbeck.tasks.semantic.task import Semantic
 
 STUDENT, TEACHER, DISTILLED = "student step", "teacher forward", "distilled step"
 CLASSES = [str(index) for index in range(19)]  # as many as Cityscapes has

@@ -18,7 +18,7 @@ from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
 from torch import nn
 from torchvision.models.segmentation.fcn import FCNHead
 
-from limbeck.recipes.semantic import Data, distill, train
+from limbeck.tasks.semantic.recipe import Data, distill, train
 from limbeck.training.recipe import Budget, Recipe
 
 STEPS_PER_EPOCH = 2975 // 8

@@ -13,7 +13,7 @@ Its teacher, a Cascade Mask R-CNN X101, is none of torchvision's: an R101 stands
 
 from dataclasses import replace
 
-from limbeck.recipes.instance import Data, distill, train
+from limbeck.tasks.detection.instance import Data, distill, train
 from limbeck.training.recipe import Budget, Recipe
 
 STEPS_PER_EPOCH = 118_287 // 16

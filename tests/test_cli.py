@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from limbeck.cli import main
-from limbeck.detectors import build_detector
+from limbeck.tasks.detection.models import build_detector
 from limbeck.training.record import save_student
 from tests.runs import cells, mistake
 

@@ -14,20 +14,20 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from limbeck.data.coco import load_coco
-from limbeck.data.coco_transforms import ValObjects, collate
 from limbeck.data.images import Images, load_images
-from limbeck.data.mask_transforms import ValMasks
-from limbeck.data.masks import Masks, load_masks
-from limbeck.data.transforms import ValImages
-from limbeck.detector_weights import load_detector
-from limbeck.detectors import build_detector, gives_masks
 from limbeck.models.build import Inputs, build_model, load_weights, read_card
-from limbeck.pictures import Models, sheets_of_masks, sheets_of_objects, write_pictures
-from limbeck.segmenters import build_segmenter
-from limbeck.tasks.classification import Classification
-from limbeck.tasks.detection import Detection
-from limbeck.tasks.semantic import Semantic
+from limbeck.tasks.classification.task import Classification
+from limbeck.tasks.classification.transforms import ValImages
+from limbeck.tasks.detection.checkpoints import load_detector
+from limbeck.tasks.detection.dataset import load_coco
+from limbeck.tasks.detection.models import build_detector, gives_masks
+from limbeck.tasks.detection.task import Detection
+from limbeck.tasks.detection.transforms import ValObjects, collate
+from limbeck.tasks.pictures import Models, sheets_of_masks, sheets_of_objects, write_pictures
+from limbeck.tasks.semantic.dataset import Masks, load_masks
+from limbeck.tasks.semantic.models import build_segmenter
+from limbeck.tasks.semantic.task import Semantic
+from limbeck.tasks.semantic.transforms import ValMasks
 from limbeck.training.display import wide_console
 
 MANY = 8  # metrics that are still columns of the table

@@ -10,11 +10,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from limbeck.detectors import backbone_path, build_detector, is_detector, levels_of
 from limbeck.models.build import build_model, read_card
 from limbeck.models.features import last_spatial, survey
-from limbeck.segmenter_parts import before_classifier
-from limbeck.segmenters import build_segmenter, is_segmenter
+from limbeck.tasks.detection.models import backbone_path, build_detector, is_detector, levels_of
+from limbeck.tasks.semantic.models import build_segmenter, is_segmenter
+from limbeck.tasks.semantic.parts import before_classifier
 from limbeck.training.display import wide_console
 
 

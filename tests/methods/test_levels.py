@@ -10,11 +10,11 @@ from torch import nn
 from limbeck import Capture, Distiller, EarlyDecay, Layer, Match, conv1x1, prepare_teacher
 from limbeck.core.projectors import conv1x1_if_needed, conv_bn_relu, tokens_to_map
 from limbeck.criteria import CWD, ChannelTransform
-from limbeck.detectors import backbone_path, levels_of
 from limbeck.methods.pairing import Side, make_matches
+from limbeck.tasks.detection.models import backbone_path, levels_of
 from limbeck.training.preflight import preflight
 from tests.networks import randomize_norms
-from tests.tiny_detectors import detector, picture
+from tests.tasks.detection.tiny import detector, picture
 
 NAMES = ("ChannelTransform", "CWD", "FGD", "MGD", "PKD")
 COMMON = (8, 16, 32)

@@ -1,0 +1,105 @@
+"""Image classification: cross entropy on the labelled images; top-1, top-5, and agreement with the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from limbeck.data.images import UNLABELLED
+from limbeck.models.build import Inputs
+from limbeck.tasks.classification.transforms import Batch, Preprocess
+
+
+class Classification:
+    """Classify images of ``classes``; student and teacher each get them at their own size and normalisation.
+
+    Args:
+        classes: Number of classes K.
+        student, teacher: What each takes.
+        label_smoothing: Of the cross entropy, in [0, 1).
+        labelled_share: Share of the training images that have a label.
+    """
+
+    metric = "top1"
+
+    def __init__(
+        self,
+        classes: int,
+        student: Inputs,
+        teacher: Inputs | None = None,
+        label_smoothing: float = 0.0,
+        labelled_share: float = 1.0,
+    ):
+        self.classes, self.label_smoothing, self.labelled_share = classes, label_smoothing, labelled_share
+        self._for_student = Preprocess(student)
+        self._for_teacher = Preprocess(teacher or student)
+        self.teacher_says: Tensor | None = None  # (N) class by index of the validation image
+
+    def inputs(self, batch: Batch) -> tuple[Tensor]:
+        return (self._for_student(batch["image"]),)
+
+    def teacher_inputs(self, batch: Batch) -> tuple[Tensor]:
+        return (self._for_teacher(batch["image"]),)
+
+    def truth(self, batch: Batch) -> Tensor:
+        return batch["label"]
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """Cross entropy, summed over the labelled images of a batch, over how many of them a batch has on average.
+
+        Not over how many this one has: so the number of processes and micro-batches makes no difference.
+        """
+        label = batch["label"]
+        total = F.cross_entropy(
+            output.float(), label, ignore_index=UNLABELLED, label_smoothing=self.label_smoothing, reduction="sum"
+        )
+        return total / (self.labelled_share * len(label))
+
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
+        return self._measure(model, self._for_student, loader)[0]
+
+    def evaluate_teacher(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
+        metrics, self.teacher_says = self._measure(model, self._for_teacher, loader)
+        return metrics
+
+    def check_teacher(self, metrics: dict[str, float]) -> None:
+        chance = 1 / self.classes
+        if metrics["top1"] < 1.5 * chance:
+            raise ValueError(
+                f"the teacher's top-1 is {metrics['top1']:.3f}, chance is {chance:.3f}: check its weights, the order "
+                "of the classes and its normalisation, or pass --no-teacher-check"
+            )
+
+    @torch.no_grad()
+    def _measure(
+        self, model: nn.Module, preprocess: Preprocess, loader: Iterable[Batch]
+    ) -> tuple[dict[str, float], Tensor]:
+        accuracy = {"top1": MulticlassAccuracy(self.classes, average="micro")}
+        if self.classes > 5:
+            accuracy["top5"] = MulticlassAccuracy(self.classes, top_k=5, average="micro")
+        if self.teacher_says is not None:
+            accuracy["agreement"] = MulticlassAccuracy(self.classes, average="micro")
+        metrics = MetricCollection(dict(accuracy), compute_groups=False)
+        said: dict[int, int] = {}
+        was_training = model.training
+        model.eval()
+        for batch in loader:
+            output = model(preprocess(batch["image"])).float()
+            metrics.to(output.device)
+            classes = output.argmax(1)
+            said.update(zip(batch["index"].tolist(), classes.tolist(), strict=True))
+            for name, metric in metrics.items():
+                target = batch["label"]
+                if name == "agreement":
+                    assert self.teacher_says is not None
+                    target = self.teacher_says.to(output.device)[batch["index"]]
+                metric.update(output, target)
+        model.train(was_training)
+        by_index = torch.zeros(max(said, default=-1) + 1, dtype=torch.int64)
+        by_index[list(said)] = torch.tensor(list(said.values()), dtype=torch.int64)
+        return {name: value.item() for name, value in metrics.compute().items()}, by_index

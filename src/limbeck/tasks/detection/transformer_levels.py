@@ -1,0 +1,119 @@
+"""Where transformers of the DETR family have their maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from limbeck.core.capture import Layer, evaluating, find
+from limbeck.tasks.detection.pyramids import MULTIPLE
+
+LOOKED_OVER_AT = (256, 224)  # pixels, height and width, of the image with which a model is tried
+WRAPPED = ("backbone", "conv_encoder", "model", "_backbone")  # what an image backbone is called, by what wraps it
+
+
+@dataclass(frozen=True)
+class map_of:  # noqa: N801 - it is used as a function: Layer("model.model.encoder", read=map_of(0, 8))
+    """Read one of the maps that a submodule of transformers returns.
+
+    Args:
+        index: Of the map, in the order of the submodule.
+        stride: In pixels, for whoever reads the layer's name.
+    """
+
+    index: int
+    stride: int
+
+    @property
+    def part(self) -> str:
+        return f"/{self.stride}"
+
+    def __call__(self, output: Any) -> Tensor:
+        read: Tensor = output[0][self.index]
+        return read
+
+
+def levels_of_hf(model: nn.Module) -> dict[int, Layer]:
+    """The maps (B, C, H, W) of a detector by their stride in pixels, from the finest on.
+
+    They are what its encoder gives; of an encoder that gives tokens, whose grid cannot be known from them, what it is
+    given: the backbone's maps in the encoder's width. None where there are no maps.
+    """
+    backbone = _outer_backbone(model)
+    ran: list[tuple[str, Any, Any]] = []  # path, input, output
+    hooks = [
+        module.register_forward_hook(partial(_record, ran, path))
+        for path, module in model.named_modules()
+        if not path.startswith(f"{backbone}.")
+    ]
+    try:
+        run_on_noise(model.model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    levels: dict[int, Layer] = {}
+    for path, _, output in ran:
+        if path.rpartition(".")[2] == "encoder" and isinstance(output[0], list | tuple):
+            strides = map(_stride, output[0])
+            levels |= {stride: Layer(path, map_of(index, stride)) for index, stride in enumerate(strides)}
+    if not levels:
+        maps = [leaf for path, _, output in ran if path == backbone for leaf in tree_leaves(output)]
+        of_maps = {
+            path: output
+            for path, taken, output in ran
+            if any(taken is each for each in maps) and isinstance(output, Tensor) and output.dim() == 4
+        }
+        outermost = [path for path in of_maps if path.rpartition(".")[0] not in of_maps]
+        levels = {_stride(of_maps[path]): Layer(path) for path in outermost}
+    return dict(sorted(levels.items()))
+
+
+def _record(ran: list[tuple[str, Any, Any]], path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    ran.append((path, inputs[0] if inputs else None, output))
+
+
+def _stride(features: Tensor) -> int:
+    return round(LOOKED_OVER_AT[0] / features.shape[2])
+
+
+def encoder_path(model: nn.Module) -> str:
+    """The path of the image backbone, without what transformers wraps it in; empty where it has none by a usual name.
+
+    It is a model of its own, so its tensors are called as in the files of its classifier.
+    """
+    path = _outer_backbone(model)
+    while path:
+        children = dict(find(model, path).named_children())
+        inner = next((name for name in WRAPPED if name in children), None)
+        if inner is None:
+            break
+        path = f"{path}.{inner}"
+    return path
+
+
+def _outer_backbone(model: nn.Module) -> str:
+    paths = [path for path, _ in model.named_modules()]
+    names = ("backbone", "conv_encoder", "vit")
+    return next((path for name in names for path in paths if path.rpartition(".")[2] == name), "")
+
+
+@torch.no_grad()
+def run_on_noise(model: Any, **given: Tensor) -> Any:
+    """The output for one image of noise, always the same, in eval mode."""
+    noise = torch.rand(1, 3, *LOOKED_OVER_AT, generator=torch.Generator().manual_seed(0))
+    try:
+        with evaluating(model):
+            output = model(pixel_values=noise.to(model.device, model.dtype), **given)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{type(model).__name__} does not run on an image of {LOOKED_OVER_AT[0]}x{LOOKED_OVER_AT[1]} pixels "
+            f"({error}); a detector has to take images of any size that is a multiple of {MULTIPLE}"
+        ) from None
+    if not all(isinstance(getattr(output, name, None), Tensor) for name in ("logits", "pred_boxes")):
+        raise ValueError(f"{type(model).__name__} gives no logits and pred_boxes, as DETR and its kind do")
+    return output

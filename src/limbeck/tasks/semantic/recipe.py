@@ -1,0 +1,257 @@
+"""Train or distil a semantic segmenter."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from limbeck.core.capture import Layer
+from limbeck.data.images import size_of
+from limbeck.data.order import some_of
+from limbeck.methods.pairing import Side, make_matches
+from limbeck.models.build import Inputs, load_weights
+from limbeck.tasks.classification.recipe import ProjectorName
+from limbeck.tasks.semantic.dataset import Masks, load_masks
+from limbeck.tasks.semantic.models import build_segmenter
+from limbeck.tasks.semantic.parts import LOOKED_OVER_AT, before_classifier, encoder_of, load_backbone
+from limbeck.tasks.semantic.task import Semantic, logits_at
+from limbeck.tasks.semantic.transforms import TrainMasks, ValMasks, augmentation
+from limbeck.training.recipe import Budget, Recipe
+
+BUDGET = Budget(batch_size=8, learning_rate=0.01, schedule="poly")  # as is usual in this field, but for its length
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images and masks are trained on, and how they are augmented."""
+
+    data: Path
+    """A folder with train/images/*.jpg and train/masks/*.png (of one stem each), val/ or test/ likewise, and
+    classes.txt; or with images/ and masks/, of which a tenth is held out; or Cityscapes (leftImg8bit and gtFine)."""
+    ignore_index: int | None = None
+    """A value in the masks, beside 255, for pixels that count for nothing."""
+    images: int | None = None
+    """Use only this many training images, chosen by --data-seed."""
+    short_side: int | None = None
+    """Pixels that the shorter side of an image is brought to; its own by default. Masks are measured at their size."""
+    crop: tuple[int, int] | None = None
+    """Height and width of what is trained on; by default those of the first image, up to what the models can take."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest factor by which training images are scaled."""
+    colour: float = 0.5
+    """Largest change of brightness, contrast and saturation in training."""
+    data_seed: int = 0
+    """Of the choices above, apart from --seed so that runs with other seeds see the same images."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "short_side"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more")
+        if self.crop is not None and min(self.crop) < 1:
+            raise ValueError(f"crop is {self.crop}; height and width must be 1 or more")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale is {self.scale}; it is the smallest and the largest factor, above 0")
+        if self.colour < 0:
+            raise ValueError(f"colour is {self.colour}; it must be 0 or more")
+
+
+def distill(
+    data: Data,
+    teacher: str,
+    student: str,
+    teacher_weights: str | None = None,
+    student_weights: str | None = None,
+    student_backbone: str | None = None,
+    method: str = "ChannelTransform",
+    layers: Literal["output", "last-map", "stages"] | None = None,
+    weight: float | str | None = None,
+    projector: ProjectorName | None = None,
+    student_layer: tuple[str, ...] = (),
+    teacher_layer: tuple[str, ...] = (),
+    auxiliary: float = 0.4,
+    dice: float = 0.0,
+    class_weights: Literal["none", "balanced"] = "none",
+    teacher_dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+    teacher_compile: bool = False,
+    teacher_check: bool = True,
+    budget: Budget = BUDGET,
+) -> Recipe:
+    """Distil a semantic segmenter from a bigger one.
+
+    Args:
+        data: Images and masks.
+        teacher: smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER, FILE.py:FUNCTION, or the folder of a finished run.
+        student: Likewise.
+        teacher_weights: A .safetensors or .pth file for the teacher; a run folder brings its own.
+        student_weights: To start the student from; a classifier for other classes is left out. From scratch by default.
+        student_backbone: To start the student's encoder from: a file with the weights of a classifier, or timm:NAME or
+            torchvision:NAME for published ones.
+        method: A name that limbeck methods lists, with options as in CWD:temperature=4; or FILE.py:NAME for a
+            criterion of your own.
+        layers: Where to read: output (the maps of class scores), last-map (what the classifier takes) or stages; by
+            default as limbeck methods says.
+        weight: Of the method's loss: a number; auto, measured over the first batches; or a schedule, as
+            EarlyDecay:weight=6 or WarmUp:weight=1. By default what limbeck methods says.
+        projector: From the student's channels to the teacher's; by default what limbeck methods says.
+        student_layer: Dotted paths of the student's layers (see limbeck layers); by default those of the method.
+        teacher_layer: Of the teacher, likewise, one for each of the student's.
+        auxiliary: Weight of the auxiliary head's loss, where the student has one.
+        dice: Weight of the Dice loss beside the cross entropy.
+        class_weights: Of the cross entropy: none, or balanced (by the inverse root of a class's share of the pixels).
+        teacher_dtype: Precision in which the teacher's weights are held.
+        teacher_compile: Compile the teacher with torch.compile.
+        teacher_check: Evaluate the teacher first, and stop if it is no better than chance.
+        budget: Optimizer, schedule and length.
+    """
+    torch.manual_seed(budget.seed)
+    train_masks, val_masks = _masks(data)
+    student_model, student_inputs = _model(student, student_weights, student_backbone, train_masks.classes)
+    teacher_model, teacher_inputs = build_segmenter(teacher, train_masks.classes)
+    if teacher_weights is not None:
+        load_weights(teacher_model, teacher_weights, name=teacher)
+    inputs = [student_inputs, teacher_inputs]
+    crop = _crop(data, train_masks, inputs)
+    matches = make_matches(
+        method,
+        _side(student_model, crop, student_layer),
+        _side(teacher_model, crop, teacher_layer),
+        weight=weight,
+        projector=projector,
+        layers=layers,
+    )
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[teacher_dtype]
+    task = Semantic(
+        train_masks.classes,
+        student_inputs,
+        teacher_inputs,
+        auxiliary=auxiliary,
+        dice=dice,
+        class_weights=balanced(train_masks) if class_weights == "balanced" else None,
+    )
+    return Recipe(
+        task=task,
+        student=student_model,
+        teacher=teacher_model,
+        matches=matches,
+        prepare={"dtype": dtype, "compile": teacher_compile},
+        teacher_check=teacher_check,
+        **_of_data(data, train_masks, val_masks, budget, inputs),
+        card=_card(student, student_inputs, train_masks, data),
+    )
+
+
+def train(
+    data: Data,
+    model: str,
+    weights: str | None = None,
+    backbone: str | None = None,
+    auxiliary: float = 0.4,
+    dice: float = 0.0,
+    class_weights: Literal["none", "balanced"] = "none",
+    budget: Budget = BUDGET,
+) -> Recipe:
+    """Train a semantic segmenter alone: to make a teacher, or the baseline with the same budget as a distilled student.
+
+    Args:
+        data: Images and masks.
+        model: smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER, FILE.py:FUNCTION, or the folder of a finished run.
+        weights: A .safetensors or .pth file to start from; a classifier for other classes is left out.
+        backbone: To start the encoder from: a file with the weights of a classifier, or timm:NAME or torchvision:NAME
+            for published ones.
+        auxiliary: Weight of the auxiliary head's loss, where the model has one.
+        dice: Weight of the Dice loss beside the cross entropy.
+        class_weights: Of the cross entropy: none, or balanced (by the inverse root of a class's share of the pixels).
+        budget: Optimizer, schedule and length.
+    """
+    torch.manual_seed(budget.seed)
+    train_masks, val_masks = _masks(data)
+    built, inputs = _model(model, weights, backbone, train_masks.classes)
+    weighed = balanced(train_masks) if class_weights == "balanced" else None
+    return Recipe(
+        task=Semantic(train_masks.classes, inputs, auxiliary=auxiliary, dice=dice, class_weights=weighed),
+        student=built,
+        **_of_data(data, train_masks, val_masks, budget, [inputs]),
+        card=_card(model, inputs, train_masks, data),
+    )
+
+
+def _masks(data: Data) -> tuple[Masks, Masks]:
+    train_masks, val_masks = load_masks(data.data, ignore_index=data.ignore_index, seed=data.data_seed)
+    return train_masks.take(some_of(len(train_masks), data.images, data.data_seed)), val_masks
+
+
+def _short_side(data: Data, masks: Masks) -> int:
+    return data.short_side or min(size_of(masks.images[0]))
+
+
+def _crop(data: Data, masks: Masks, inputs: Sequence[Inputs]) -> tuple[int, int]:
+    """Height and width of what is trained on: multiples of what the models want."""
+    multiple = math.lcm(*(each.multiple for each in inputs))
+    if data.crop is not None:
+        if any(side % multiple for side in data.crop):
+            raise ValueError(
+                f"crops of {data.crop[0]}x{data.crop[1]} do not fit: the models want multiples of {multiple}"
+            )
+        return data.crop
+    height, width = size_of(masks.images[0])
+    factor = _short_side(data, masks) / min(height, width) / multiple
+    return math.ceil(height * factor) * multiple, math.ceil(width * factor) * multiple
+
+
+def _model(name: str, weights: str | None, backbone: str | None, classes: list[str]) -> tuple[nn.Module, Inputs]:
+    model, inputs = build_segmenter(name, classes)
+    if backbone is not None:
+        load_backbone(model, backbone)
+    if weights is not None:
+        load_weights(model, weights, name=name, new_head=True)
+    return model, inputs
+
+
+def _side(model: nn.Module, crop: tuple[int, int], layers: tuple[str, ...]) -> Side:
+    last = None if layers else before_classifier(model)
+    scores = Layer("", partial(logits_at, size=crop))  # of the mask's size, which is that of the truth
+    return Side(model, LOOKED_OVER_AT, layers, output=scores, last=last, encoder=encoder_of(model))
+
+
+def _of_data(
+    data: Data, train_masks: Masks, val_masks: Masks, budget: Budget, inputs: Sequence[Inputs]
+) -> dict[str, Any]:
+    crop, short_side = _crop(data, train_masks, inputs), _short_side(data, train_masks)
+    note = f"{len(train_masks)} training images, shorter side {short_side} px, crops of {crop[0]}x{crop[1]}"
+    return {
+        "train_data": TrainMasks(train_masks, augmentation(crop, short_side, data.scale, data.colour), budget.seed),
+        "val_data": ValMasks(val_masks, short_side),
+        "val_batch_size": None if len(val_masks.sizes) == 1 else 1,
+        "budget": budget,
+        "notes": [*train_masks.notes, *val_masks.notes, note],
+    }
+
+
+def balanced(masks: Masks) -> torch.Tensor:
+    """Weights of the classes (K): one over the root of a class's share of the labelled pixels, with mean 1."""
+    counts = torch.zeros(256, dtype=torch.float64)
+    for index in range(len(masks)):
+        counts += torch.bincount(masks.read_mask(index).flatten().long(), minlength=256)
+    counts = counts[: len(masks.classes)]
+    weights = (counts.sum() / counts.clamp(min=1)).sqrt() * (counts > 0)
+    return (weights / weights[counts > 0].mean()).float()
+
+
+def _card(model: str, inputs: Inputs, masks: Masks, data: Data) -> dict[str, Any]:
+    return {
+        "task": "semantic",
+        "model": model,
+        "classes": masks.classes,
+        "short_side": _short_side(data, masks),
+        "ignore_index": data.ignore_index,
+        "data_seed": data.data_seed,
+        **dataclasses.asdict(inputs),
+    }

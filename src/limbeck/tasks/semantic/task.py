@@ -1,0 +1,147 @@
+"""Semantic segmentation: cross entropy on the labelled pixels; mean intersection over union at the masks' own size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from limbeck.core.capture import evaluating
+from limbeck.models.build import Inputs
+from limbeck.tasks.classification.transforms import normalised
+from limbeck.tasks.semantic.dataset import IGNORED
+from limbeck.tasks.semantic.transforms import Batch
+
+
+class Semantic:
+    """Give every pixel one of ``classes``; student and teacher see the same pixels, each with its own normalisation.
+
+    Args:
+        classes: Their names, in the order of the outputs.
+        student, teacher: The normalisation that each wants, and the multiple of pixels that its images are padded to.
+        auxiliary: Weight of an auxiliary head's loss, where the student has one.
+        dice: Weight of the Dice loss beside the cross entropy.
+        class_weights: Of the cross entropy, (K).
+    """
+
+    metric = "miou"
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        student: Inputs,
+        teacher: Inputs | None = None,
+        *,
+        auxiliary: float = 0.4,
+        dice: float = 0.0,
+        class_weights: Tensor | None = None,
+    ):
+        self.classes, self.auxiliary, self.dice, self.class_weights = list(classes), auxiliary, dice, class_weights
+        self.student, self.teacher = student, teacher or student
+
+    def inputs(self, batch: Batch) -> tuple[Tensor]:
+        return (normalised(batch["image"], self.student),)
+
+    def teacher_inputs(self, batch: Batch) -> tuple[Tensor]:
+        return (normalised(batch["image"], self.teacher),)
+
+    def truth(self, batch: Batch) -> Tensor:
+        return torch.where(batch["mask"] == IGNORED, -1, batch["mask"])
+
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        """Cross entropy, with the Dice loss and the auxiliary head's if wanted.
+
+        A mean over the labelled pixels of this very batch, as is usual: where micro-batches or processes have other
+        numbers of them, each counts alike.
+        """
+        total = self._loss(logits_of(output), batch["mask"])
+        if isinstance(output, Mapping) and "aux" in output and self.auxiliary:
+            total = total + self.auxiliary * self._loss(output["aux"], batch["mask"])
+        return total
+
+    def _loss(self, logits: Tensor, mask: Tensor) -> Tensor:
+        logits = at_size(logits.float(), mask.shape[-2:])
+        weights = logits.new_ones(len(self.classes)) if self.class_weights is None else self.class_weights.to(logits)
+        total = F.cross_entropy(logits, mask, weights, ignore_index=IGNORED, reduction="sum")
+        # Not reduction="mean", which is nan for a batch without any labelled pixel.
+        loss = total / weights[mask[mask != IGNORED]].sum().clamp(min=1e-6)
+        return loss + self.dice * dice_loss(logits, mask) if self.dice else loss
+
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
+        return self._measure(model, self.student, loader)
+
+    def evaluate_teacher(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
+        return self._measure(model, self.teacher, loader)
+
+    def check_teacher(self, metrics: dict[str, float]) -> None:
+        # One class everywhere has at most 1 in its own intersection over union, and 0 in all others.
+        chance = 1 / len(self.classes)
+        if metrics["miou"] < chance:
+            raise ValueError(
+                f"the teacher's mIoU is {metrics['miou']:.3f}, less than one class everywhere could have "
+                f"({chance:.3f}): check its weights, the order of the classes and its normalisation, or pass "
+                "--no-teacher-check"
+            )
+
+    @torch.no_grad()
+    def _measure(self, model: nn.Module, inputs: Inputs, loader: Iterable[Batch]) -> dict[str, float]:
+        metric = MulticlassConfusionMatrix(len(self.classes), ignore_index=IGNORED)
+        metric.to(next(model.parameters()).device)
+        with evaluating(model):
+            for batch in loader:
+                metric.update(predict(model, batch["image"], inputs, batch["mask"].shape[-2:]), batch["mask"])
+        confusion = metric.compute().double()  # over all processes
+        both = confusion.diagonal()
+        either = confusion.sum(0) + confusion.sum(1) - both
+        present = either > 0  # a class that is neither there nor predicted counts for nothing
+        by_class = both / either
+        named = {f"iou {name}": by_class[i].item() for i, name in enumerate(self.classes) if present[i]}
+        accuracy = (both.sum() / confusion.sum()).item()
+        return {"miou": by_class[present].mean().item(), "pixel_accuracy": accuracy, **named}
+
+
+def predict(model: nn.Module, images: Tensor, inputs: Inputs, size: Sequence[int]) -> Tensor:
+    """Classes (B, H, W) at a size, of images (B, 3, h, w) uint8, padded to the multiple that the model wants."""
+    pixels = normalised(images, inputs)
+    height, width = pixels.shape[-2:]
+    pixels = F.pad(pixels, (0, -width % inputs.multiple, 0, -height % inputs.multiple))
+    logits = logits_at(model(pixels), pixels.shape[-2:]).float()[..., :height, :width]
+    return at_size(logits, size).argmax(1)
+
+
+def logits_of(output: Any) -> Tensor:
+    """The main logits (B, K, h, w) in what a segmenter returns: a tensor, torchvision's dict, or a ModelOutput."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping) and "out" in output:
+        logits: Tensor = output["out"]
+        return logits
+    if hasattr(output, "logits"):
+        logits = output.logits
+        return logits
+    raise TypeError(
+        f"a segmenter returns logits (B, K, H, W), {{'out': logits}} or .logits, not {type(output).__name__}"
+    )
+
+
+def logits_at(output: Any, size: Sequence[int]) -> Tensor:
+    """The main logits, brought to a size."""
+    return at_size(logits_of(output), size)
+
+
+def at_size(logits: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits
+    return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
+
+
+def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """One minus the Dice coefficient of probabilities and labels, a mean over the classes."""
+    from segmentation_models_pytorch.losses import DiceLoss
+
+    loss: Tensor = DiceLoss("multiclass", ignore_index=IGNORED)(logits, mask)
+    return loss

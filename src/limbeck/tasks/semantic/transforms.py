@@ -1,0 +1,75 @@
+"""From an image and its mask to what a segmenter is trained and measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from limbeck.data.order import Key, seeded
+from limbeck.tasks.semantic.dataset import IGNORED, Masks
+
+Batch = dict[str, Tensor]  # image (B, 3, H, W) uint8, mask (B, H, W) int64 (training) or as in the file (validation)
+Both = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def augmentation(
+    crop: tuple[int, int], short_side: int, scale: tuple[float, float] = (0.5, 2.0), colour: float = 0.5
+) -> Both:
+    """Random scale, crop, flip and colour, of image and mask together; what is outside the image is ignored.
+
+    Args:
+        crop: Height and width in pixels.
+        short_side: Of the image, in pixels, at scale 1.
+        scale: Smallest and largest.
+        colour: Largest change of brightness, contrast and saturation, as a fraction; 0 for none.
+    """
+    low, high = (max(1, round(factor * short_side)) for factor in scale)
+    steps = [
+        v2.RandomResize(low, high + 1, antialias=True),
+        v2.RandomCrop(crop, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: IGNORED}),
+        v2.RandomHorizontalFlip(),
+    ]
+    if colour:
+        steps.append(v2.ColorJitter(colour, colour, colour))
+    compose = v2.Compose(steps)
+
+    def together(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        image, mask = compose(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return image.as_subclass(Tensor), mask.as_subclass(Tensor)
+
+    return together
+
+
+class TrainMasks(Dataset[Batch]):
+    """Augmented images and masks; the augmentation depends on (seed, epoch, index) alone."""
+
+    def __init__(self, masks: Masks, augment: Both, seed: int):
+        self.masks, self.augment, self.seed = masks, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, key: Key) -> Batch:
+        epoch, index = key
+        with seeded(self.seed, "augment", epoch, index):
+            image, mask = self.augment(*self.masks.read(index))
+        return {"image": image, "mask": mask[0].long()}
+
+
+class ValMasks(Dataset[Batch]):
+    """Images with their shorter side brought to ``short_side``; masks as they are, so that each pixel is measured."""
+
+    def __init__(self, masks: Masks, short_side: int):
+        self.masks, self.resize = masks, v2.Resize(short_side, antialias=True)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, index: int) -> Batch:
+        image, mask = self.masks.read(index)
+        return {"image": self.resize(image), "mask": mask[0].long(), "index": torch.tensor(index)}

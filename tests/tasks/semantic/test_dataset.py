@@ -1,0 +1,295 @@
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from limbeck.tasks.semantic.dataset import CITYSCAPES, IGNORED, UNKNOWN, load_masks, meaning_of
+
+HEIGHT, WIDTH = 6, 8
+
+
+def save(path, values, mode="L"):
+    """Write an image whose pixels, row by row, are these values over and over."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new(mode, (WIDTH, HEIGHT))
+    image.putdata([values[i % len(values)] for i in range(WIDTH * HEIGHT)])
+    image.save(path)
+
+
+def add(part, stem, values=(0, 1, 2, 255), mode="L", ending="png"):
+    """Write an image and its mask."""
+    save(part / "images" / f"{stem}.{ending}", [(10, 20, 30)], "RGB")
+    save(part / "masks" / f"{stem}.png", values, mode)
+
+
+def add_cityscapes(folder, part, name, values):
+    city = name.partition("_")[0]
+    save(folder / "leftImg8bit" / part / city / f"{name}_leftImg8bit.png", [(10, 20, 30)], "RGB")
+    save(folder / "gtFine" / part / city / f"{name}_gtFine_labelIds.png", values)
+
+
+def seen(masks, index=0):
+    return masks.read_mask(index).unique().tolist()
+
+
+def names(masks):
+    return [path.stem for path in masks.images]
+
+
+def assert_refused(data, *words, **options):
+    """An error has these words in this order, wherever the folder is."""
+    with pytest.raises(ValueError, match="(?s)" + ".*".join(map(re.escape, words))):
+        load_masks(data, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "classes.txt").write_text("road\ncar\nsky\n")
+    for part, stems in (("train", "abcd"), ("val", "xy")):
+        for stem in stems:
+            add(tmp_path / part, stem)
+    return tmp_path
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """One folder, to be split."""
+    (tmp_path / "classes.txt").write_text("road\ncar\nsky\n")
+    for number in range(20):
+        add(tmp_path, f"{number:02}")
+    return tmp_path
+
+
+def test_a_folder_with_train_and_val_gives_images_with_the_masks_of_their_stems(folder):
+    add(folder / "train", "bb", (2,), ending="jpg")
+    train, val = load_masks(folder)
+    assert names(train) == ["a", "b", "bb", "c", "d"]
+    assert names(train) == [path.stem for path in train.masks]
+    assert names(val) == ["x", "y"]
+    assert train.classes == val.classes == ["road", "car", "sky"]
+    image, mask = train.read(0)
+    assert (image.shape, mask.shape) == ((3, HEIGHT, WIDTH), (1, HEIGHT, WIDTH))
+    assert image.dtype == mask.dtype == torch.uint8
+    assert image[:, 0, 0].tolist() == [10, 20, 30]
+    assert mask[0, 0].tolist() == [0, 1, 2, 255] * 2
+    assert seen(train, 2) == [2]
+    assert train.sizes == {(HEIGHT, WIDTH)}
+    assert train.notes == val.notes == []
+
+
+def test_a_folder_with_test_instead_of_val_and_one_with_all_three_measure_on_what_comes_first(folder):
+    add(folder / "test", "z")
+    assert names(load_masks(folder)[1]) == ["x", "y"]
+    (folder / "val").rename(folder / "elsewhere")
+    train, test = load_masks(folder)
+    assert (names(train), names(test)) == (list("abcd"), ["z"])
+
+
+def test_masks_are_found_in_nested_folders_beside_others_of_the_same_name(folder):
+    add(folder / "train", "day/one/a", (1,))
+    add(folder / "train", "night/a", (2,))
+    train, _ = load_masks(folder)
+    where = {str(path.relative_to(folder / "train" / "images")): i for i, path in enumerate(train.images)}
+    assert seen(train, where["day/one/a.png"]) == [1]
+    assert seen(train, where["night/a.png"]) == [2]
+
+
+def test_one_folder_is_split_by_seed(flat):
+    train, val = load_masks(flat, seed=3)
+    again = load_masks(flat, seed=3)
+    assert (len(train), len(val)) == (18, 2)
+    assert sorted(names(train) + names(val)) == [f"{number:02}" for number in range(20)]
+    assert (names(train), names(val)) == (names(again[0]), names(again[1]))
+    assert len({tuple(names(load_masks(flat, seed=seed)[1])) for seed in range(5)}) > 1
+    assert names(val) == [path.stem for path in val.masks]
+
+
+def test_a_train_folder_alone_is_split(folder):
+    (folder / "val").rename(folder / "elsewhere")
+    train, val = load_masks(folder)
+    assert (len(train), len(val)) == (3, 1)
+    assert sorted(names(train) + names(val)) == list("abcd")
+
+
+def test_one_image_cannot_be_split(tmp_path):
+    (tmp_path / "classes.txt").write_text("road\ncar\n")
+    add(tmp_path, "a", (0, 1))
+    assert_refused(tmp_path, str(tmp_path), "one image only; a split into training and validation needs two")
+
+
+def test_named_values_become_classes_in_the_order_of_their_lines(folder):
+    (folder / "classes.txt").write_text("# a palette\n200 green tree\n\n7 sky  # blue\n0 road\n")
+    for part in ("train", "val"):
+        for mask in (folder / part / "masks").iterdir():
+            save(mask, [0, 7, 200, 255])
+    train, _ = load_masks(folder)
+    assert train.classes == ["green tree", "sky", "road"]
+    assert train.read_mask(0)[0, 0].tolist() == [2, 1, 0, 255] * 2
+
+
+def test_names_alone_are_the_values_from_0_on(folder):
+    (folder / "classes.txt").write_text("# of a street\n\nwide road\ncar # or van\n  sky \n")
+    train, _ = load_masks(folder)
+    assert train.classes == ["wide road", "car", "sky"]
+    assert train.read_mask(0)[0, 0].tolist() == [0, 1, 2, 255] * 2
+
+
+def test_the_ignored_value_and_255_are_of_no_class(folder):
+    add(folder / "train", "a", (0, 11, 255, 1))
+    train, _ = load_masks(folder, ignore_index=11)
+    assert train.read_mask(0)[0, 0].tolist() == [0, 255, 255, 1] * 2
+    assert_refused(folder, "train/masks/a.png holds the values [11]", "none of the 3 classes", "pass --ignore-index")
+
+
+def test_an_ignored_value_that_no_mask_can_have_or_that_is_a_class_is_refused(folder):
+    for value in (-1, 256):
+        assert_refused(folder, f"ignore_index is {value}; masks hold values from 0 to 255", ignore_index=value)
+    assert_refused(folder, "classes.txt names the class 'car'", "--ignore-index leaves out", ignore_index=1)
+
+
+def test_a_meaning_is_a_class_or_ignored_or_unknown():
+    meaning = meaning_of({4: "a", 2: "b"}, 9)
+    assert meaning.shape == (256,)
+    assert {value: int(meaning[value]) for value in (4, 2, 9, 255)} == {4: 0, 2: 1, 9: IGNORED, 255: IGNORED}
+    assert (meaning == UNKNOWN).sum() == 252
+
+
+@pytest.mark.parametrize("mode", ["P", "1"])
+def test_masks_may_have_a_palette_or_a_single_bit(folder, mode):
+    add(folder / "train", "a", (0, 1, 1, 0), mode)
+    train, _ = load_masks(folder)
+    assert train.read_mask(0)[0, 0].tolist() == [0, 1, 1, 0] * 2
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_value_that_is_no_class_names_the_mask(folder, part):
+    stem = {"train": "c", "val": "y"}[part]
+    save(folder / part / "masks" / f"{stem}.png", [0, 3, 254])
+    assert_refused(folder, f"{part}/masks/{stem}.png holds the values [3, 254]", "pass --ignore-index")
+
+
+def test_a_mask_of_another_size_than_its_image_names_both(folder):
+    Image.new("L", (5, 4)).save(folder / "train" / "masks" / "b.png")
+    assert_refused(folder, "train/masks/b.png is 5x4 pixels", "train/images/b.png is 8x6")
+
+
+def test_missing_masks_are_counted_and_the_first_image_named(folder):
+    for stem in "bc":
+        (folder / "train" / "masks" / f"{stem}.png").unlink()
+    assert_refused(folder, "2 images have no mask, the first is", "images/b.png", "train/masks/STEM.png")
+
+
+def test_two_images_of_one_stem_are_both_named(folder):
+    save(folder / "train" / "images" / "b.jpg", [(1, 2, 3)], "RGB")
+    assert_refused(folder, "train/images/b.jpg", "train/images/b.png have one stem")
+
+
+def test_a_mask_in_colours_is_refused(folder):
+    save(folder / "val" / "masks" / "y.png", [(1, 1, 1)], "RGB")
+    assert_refused(folder, "val/masks/y.png is no index mask but of mode RGB", "one class index, 0 to 254")
+
+
+@pytest.mark.parametrize("kept", [0, 20, 45])
+def test_a_corrupt_mask_names_its_file(folder, kept):
+    bad = folder / "train" / "masks" / "c.png"
+    bad.write_bytes(bad.read_bytes()[:kept])
+    assert_refused(folder, "train/masks/c.png cannot be read as a mask", "repair or remove it")
+
+
+def test_a_corrupt_image_names_its_file(folder):
+    bad = folder / "train" / "images" / "c.png"
+    bad.write_bytes(b"no image")
+    assert_refused(folder, "train/images/c.png cannot be read as an image", "repair or remove it")
+
+
+def test_an_image_that_breaks_off_names_its_file_when_it_is_read(folder):
+    bad = folder / "train" / "images" / "c.png"
+    bad.write_bytes(bad.read_bytes()[:50])
+    train, _ = load_masks(folder)
+    with pytest.raises(ValueError, match=r"train/images/c\.png cannot be read as an image.*repair or remove it"):
+        train.read(2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0 road\n3 car\n3 sky\n", ("classes.txt", "3", "'sky' is taken")),
+        ("0 road\n255 void\n", ("classes.txt", "255", "'void'", "above 254")),
+        ("road\n# car\n", ("classes.txt", "names 1 classes", "two or more")),
+        (None, ("classes.txt", "should name a class a line, in the order of their values")),
+    ],
+)
+def test_a_list_of_classes_that_is_wrong_says_what_it_should_be(folder, text, words):
+    (folder / "classes.txt").unlink()
+    if text is not None:
+        (folder / "classes.txt").write_text(text)
+    assert_refused(folder, *words)
+
+
+def test_missing_folders_are_named(folder, tmp_path):
+    assert_refused(folder / "nothing", "no folder", "nothing", "should hold images/ and masks/, or train/ and val/")
+    (folder / "val" / "masks").rename(folder / "elsewhere")
+    assert_refused(folder, "no folder", "val/masks", "masks lie beside images, with the same stems")
+
+
+def test_folders_without_images_are_named(folder):
+    for path in (folder / "train" / "images").iterdir():
+        path.rename(path.with_suffix(".txt"))
+    assert_refused(folder, str(folder / "train"), "no images")
+
+
+def test_masks_without_a_labelled_pixel_are_counted_and_named(folder):
+    add(folder / "train", "b", (255, 9))
+    add(folder / "train", "d", (255,))
+    train, val = load_masks(folder, ignore_index=9)
+    assert train.notes == ["2 of 4 masks have no labelled pixel: b.png, d.png"]
+    assert val.notes == []
+
+
+def test_of_many_masks_without_a_labelled_pixel_three_are_named(folder):
+    for stem in "abcd":
+        add(folder / "train", stem, (255,))
+    assert load_masks(folder)[0].notes == ["4 of 4 masks have no labelled pixel: a.png, b.png, c.png, ..."]
+
+
+def test_masks_without_an_image_are_counted(folder):
+    for stem in ("left", "over"):
+        save(folder / "val" / "masks" / f"{stem}.png", [0])
+    train, val = load_masks(folder)
+    assert names(val) == ["x", "y"]
+    assert val.notes == [f"{folder / 'val'}: 2 masks have no image"]
+    assert train.notes == []
+
+
+def test_the_sizes_that_there_are_are_known(folder):
+    Image.new("RGB", (5, 4)).save(folder / "val" / "images" / "z.png")
+    Image.new("L", (5, 4)).save(folder / "val" / "masks" / "z.png")
+    train, val = load_masks(folder)
+    assert train.sizes == {(HEIGHT, WIDTH)}
+    assert val.sizes == {(HEIGHT, WIDTH), (4, 5)}
+
+
+def test_the_labels_of_cityscapes_become_the_19_that_are_trained_on(tmp_path):
+    labels = list(CITYSCAPES)
+    others = [label for label in range(34) if label not in CITYSCAPES]
+    add_cityscapes(tmp_path, "train", "ulm_000001_000019", labels)
+    add_cityscapes(tmp_path, "train", "aachen_000000_000019", [*others, 255])
+    add_cityscapes(tmp_path, "val", "bonn_000002_000019", [7, 33])
+    train, val = load_masks(tmp_path)
+    assert (len(train), len(val)) == (2, 1)
+    assert seen(train, 0) == [IGNORED]
+    assert train.notes == ["1 of 2 masks have no labelled pixel: aachen_000000_000019_gtFine_labelIds.png"]
+    assert train.read_mask(1).flatten()[:19].tolist() == list(range(19))
+    assert [train.classes[i] for i in (0, 1, 10, 11, 13, 18)] == ["road", "sidewalk", "sky", "person", "car", "bicycle"]
+    assert seen(val) == [0, 18]
+
+
+def test_what_is_wrong_with_cityscapes_names_the_file(tmp_path):
+    (tmp_path / "gtFine").mkdir()
+    assert_refused(tmp_path, "no *_leftImg8bit.png below", "leftImg8bit/train")
+    add_cityscapes(tmp_path, "train", "ulm_000001_000019", [7])
+    add_cityscapes(tmp_path, "val", "bonn_000002_000019", [7, 34])
+    assert_refused(tmp_path, "bonn_000002_000019_gtFine_labelIds.png holds the values [34]", "none of the 19 classes")
+    (tmp_path / "gtFine" / "val" / "bonn" / "bonn_000002_000019_gtFine_labelIds.png").unlink()
+    assert_refused(tmp_path, "1 images have no mask, the first should be", "gtFine/val/bonn/bonn_000002_000019_gtFine")
