@@ -60,7 +60,7 @@ def assert_resumes_bitwise(start, folder, kill_after):
         kill_after: Steps of which a checkpoint is there when it is killed.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["limbeck.runs", "timm", __name__])
+    context.set_forkserver_preload(["limbeck.commands.run", "timm", __name__])
     broken, unbroken = folder / "broken", folder / "unbroken"
     for target in kill_after:
         arguments = ["distill", str(broken), "--resume"] if steps_saved(broken) else [*start, "--out", str(broken)]

@@ -48,8 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
         return
     import tyro
 
-    from limbeck import evaluate, reference, runs, show_layers
-    from limbeck.recipes.demo import demo
+    from limbeck.commands import evaluate
+    from limbeck.commands import layers as show_layers
+    from limbeck.commands import methods as reference
+    from limbeck.commands import run as runs
+    from limbeck.commands.demo import demo
 
     commands: dict[str, Callable[[list[str]], None]] = {
         "distill": runs.distill,

@@ -137,7 +137,7 @@ def run_once(teacher, run, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_killed_ten_times_ends_bitwise_as_an_unbroken_one(teacher, tmp_path, workers):
     context = multiprocessing.get_context("forkserver")  # imports torch once, so that a start takes no seconds
-    context.set_forkserver_preload(["limbeck.runs", "timm", __name__])
+    context.set_forkserver_preload(["limbeck.commands.run", "timm", __name__])
     chance = random.Random(workers)
     targets = sorted(chance.sample(range(1, 70), 10))  # of 80 steps
     for target in targets:

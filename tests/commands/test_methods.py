@@ -4,8 +4,8 @@ import re
 import pytest
 
 from limbeck.cli import main
+from limbeck.commands.methods import bibliography
 from limbeck.methods.table import FURTHER_PAPERS, METHODS
-from limbeck.reference import bibliography
 
 
 def test_methods_are_listed_with_paper_weight_and_projector(capsys):
