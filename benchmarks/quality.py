@@ -18,8 +18,8 @@ import tyro
 from measure import circumstances
 
 from limbeck.methods.table import METHODS
+from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.classification.recipe import Data
-from limbeck.tasks.classification.task import recipe as classification
 from limbeck.training.compare import compare, table
 from limbeck.training.recipe import Budget, Recipe
 

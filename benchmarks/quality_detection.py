@@ -17,7 +17,7 @@ import tyro
 from dense import budget_of, run
 from imagenet import lite_weights
 
-from limbeck.tasks.detection.task import recipe as detection
+from limbeck.tasks.detection import recipe as detection
 from limbeck.training.recipe import Recipe
 
 

@@ -17,7 +17,7 @@ import tyro
 from dense import budget_of, run
 from imagenet import lite_weights
 
-from limbeck.tasks.semantic.task import recipe as semantic
+from limbeck.tasks.semantic import recipe as semantic
 from limbeck.training.recipe import Recipe
 
 

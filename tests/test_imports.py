@@ -9,21 +9,37 @@ import pytest
 import limbeck
 
 ROOT = Path(limbeck.__file__).parent
-CORE = [
-    *("calibration", "capture", "distiller", "fold", "layers", "match"),
-    *("parts", "preflight", "projectors", "teacher", "weights"),
+# Rooms from the bottom up; a module imports from its own room and from those of the rows above its own.
+LEVELS = [
+    ["core"],
+    ["criteria"],
+    ["teacher"],
+    ["data", "models"],
+    ["methods"],
+    ["training"],
+    ["tasks"],
+    ["commands"],
 ]
-CRITERIA = [f"criteria/{path.stem}" for path in sorted(ROOT.glob("criteria/*.py"))]
-ALONE = ["calibration", "capture", "fold", "projectors", "weights"]  # import nothing of the core
+LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+TORCH_ALONE = ("core", "criteria", "teacher")
 
 
-def imports(name):
-    tree = ast.parse((ROOT / f"{name}.py").read_text())
-    for node in ast.walk(tree):
+def modules_in(room):
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield "." * node.level + (node.module or "")
+            if node.module == "limbeck":
+                yield from (f"limbeck.{alias.name}" for alias in node.names)
+
+
+def test_every_room_has_a_level():
+    assert set(LEVEL_OF) == {path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()}
 
 
 def test_core_runs_on_torch_alone():
@@ -31,14 +47,21 @@ def test_core_runs_on_torch_alone():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", [*CORE, *CRITERIA])
-def test_core_imports_torch_the_standard_library_and_itself_only(name):
-    own = () if name in ALONE else ("limbeck.criteria",)  # all that criteria know of
-    if name in CORE and name not in ALONE:
-        own += tuple(f"limbeck.{n}" for n in CORE)
-    for module in imports(name):
-        allowed = module.split(".")[0] in {"torch", *sys.stdlib_module_names} or module.startswith(own)
-        assert allowed, f"{name} imports {module}"
+@pytest.mark.parametrize("room", TORCH_ALONE)
+def test_the_library_imports_torch_the_standard_library_and_itself_only(room):
+    for path in modules_in(room):
+        for module in imports(path):
+            assert module.split(".")[0] in {"torch", "limbeck", *sys.stdlib_module_names}, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("room", LEVEL_OF)
+def test_imports_go_downwards(room):
+    for path in modules_in(room):
+        for module in imports(path):
+            package, _, rest = module.partition(".")
+            other = rest.split(".")[0]
+            if package == "limbeck" and other in LEVEL_OF and other != room:
+                assert LEVEL_OF[other] < LEVEL_OF[room], f"{path.relative_to(ROOT)} imports {module}"
 
 
 def test_public_names_are_sorted_and_complete():

@@ -16,7 +16,8 @@ from limbeck.core.projectors import (
     pooled,
     tokens_to_map,
 )
-from limbeck.teacher.prepare import Teacher, prepare_teacher
+from limbeck.core.teacher import Teacher
+from limbeck.teacher.prepare import prepare_teacher
 
 __all__ = [
     "Capture",

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.classification.recipe import Data
-from limbeck.tasks.classification.task import recipe as classification
 from limbeck.training.loop import train
 from limbeck.training.recipe import Budget
 

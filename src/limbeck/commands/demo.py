@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
+from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.classification.recipe import Data
-from limbeck.tasks.classification.task import recipe as classification
 from limbeck.training.compare import compare, table
 from limbeck.training.loop import train
 from limbeck.training.recipe import Budget, Recipe

@@ -71,7 +71,7 @@ def source(key: str) -> str:
 @cache
 def bibliography() -> dict[str, str]:
     """BibTeX entries by key."""
-    entries = (files("limbeck") / "methods.bib").read_text().strip().split("\n\n")
+    entries = (files("limbeck.methods") / "methods.bib").read_text().strip().split("\n\n")
     return {entry.partition("{")[2].partition(",")[0]: entry for entry in entries}
 
 

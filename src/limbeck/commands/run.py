@@ -21,10 +21,10 @@ from accelerate import PartialState
 
 from limbeck.methods.pairing import used_in
 from limbeck.models.build import function_in
-from limbeck.tasks.classification.task import recipe as classification
-from limbeck.tasks.detection.task import instance
-from limbeck.tasks.detection.task import recipe as detection
-from limbeck.tasks.semantic.task import recipe as semantic
+from limbeck.tasks.classification import recipe as classification
+from limbeck.tasks.detection import instance
+from limbeck.tasks.detection import recipe as detection
+from limbeck.tasks.semantic import recipe as semantic
 from limbeck.training.checkpoint import write_atomically
 from limbeck.training.loop import train as train_recipe
 from limbeck.training.recipe import Recipe

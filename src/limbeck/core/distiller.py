@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from limbeck.core.capture import Capture, evaluating
 from limbeck.core.match import Match, gather
-from limbeck.teacher.prepare import Example, Teacher, call
+from limbeck.core.teacher import Example, Teacher, call
 
 
 class Distilled(NamedTuple):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from limbeck.core.auto_weight import AutoWeight
 from limbeck.core.capture import Layer, evaluating
+from limbeck.core.precision import exact
 from limbeck.core.projectors import MakeProjector, fit_grid
-from limbeck.criteria.shared.one_pass import exact
-from limbeck.teacher.prepare import as_layer
+from limbeck.core.teacher import as_layer
 
 Criterion = Callable[..., Tensor]  # (student, teacher) -> scalar; nn.MSELoss() is one
 Feature = Tensor | tuple[Tensor, ...]

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limbeck.core.precision import exact
 from limbeck.criteria.shared.attention import over_channels, over_positions
 from limbeck.criteria.shared.boxes import cells_of, check_boxes
 from limbeck.criteria.shared.maps import as_maps, only_maps
-from limbeck.criteria.shared.one_pass import exact, sum_of_pieces
+from limbeck.criteria.shared.one_pass import sum_of_pieces
 
 
 class FGD(nn.Module):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from limbeck.core.precision import exact
 from limbeck.criteria.shared.attention import over_positions
 from limbeck.criteria.shared.maps import as_maps, only_maps
-from limbeck.criteria.shared.one_pass import exact, sum_of_pieces
+from limbeck.criteria.shared.one_pass import sum_of_pieces
 
 
 class FKD(nn.Module):

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limbeck.core.precision import exact
 from limbeck.criteria.channel_transform import ChannelTransform
 from limbeck.criteria.shared.boxes import cells_of, check_boxes
 from limbeck.criteria.shared.maps import only_maps
-from limbeck.criteria.shared.one_pass import exact
 
 
 class ForegroundTransform(nn.Module):

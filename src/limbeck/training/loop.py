@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Subset
 
 from limbeck.core.auto_weight import BATCHES
 from limbeck.core.distiller import Distiller
+from limbeck.core.teacher import call
 from limbeck.data.order import TrainOrder, seed_of
-from limbeck.teacher.prepare import call, prepare_teacher
+from limbeck.teacher.prepare import prepare_teacher
 from limbeck.training.checkpoint import load_checkpoint, save_checkpoint
 from limbeck.training.display import Display, show
 from limbeck.training.optimizer import learning_rate, make_optimizer

@@ -11,7 +11,7 @@ from torch import Tensor
 from limbeck.core.capture import Layer, evaluating
 from limbeck.core.distiller import Distiller
 from limbeck.core.match import Feature, Match, first_of, gather
-from limbeck.teacher.prepare import Example, call
+from limbeck.core.teacher import Example, call
 
 
 @dataclass(frozen=True)

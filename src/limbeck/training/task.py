@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from limbeck.teacher.prepare import Example
+from limbeck.core.teacher import Example
 
 
 class Task(Protocol):

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from limbeck.core.precision import exact
+
 CHUNK = {"cpu": 2**21, "cuda": 2**24}  # elements of the largest temporary: measured on CPU, chosen on CUDA
 Formula = Callable[..., Tensor]  # (student, teacher, *further) -> scalar
 Run = Callable[..., tuple[Any, ...]]
@@ -96,8 +98,3 @@ def pieces(feature: Tensor, dim: int) -> Iterator[tuple[int, int]]:
 
 def cut(tensors: Sequence[Tensor], dim: int, piece: tuple[int, int]) -> list[Tensor]:
     return [exact(tensor.narrow(dim, *piece)) for tensor in tensors]
-
-
-def exact(tensor: Tensor) -> Tensor:
-    """In float32, if it is in low precision."""
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from limbeck.tasks.detection import recipe as detection
 from limbeck.tasks.detection.recipe import Data as Data
-from limbeck.tasks.detection.task import recipe as detection
 from limbeck.training.recipe import Recipe
 
 

@@ -17,12 +17,12 @@ from limbeck.data.order import some_of
 from limbeck.methods.pairing import Side, make_matches
 from limbeck.models.build import Inputs
 from limbeck.tasks.classification.recipe import ProjectorName
+from limbeck.tasks.detection import models as detectors
 from limbeck.tasks.detection.checkpoints import load_detector
 from limbeck.tasks.detection.dataset import Objects, OnBadData, load_coco
 from limbeck.tasks.detection.models import backbone_path, build_detector, levels_of
 from limbeck.tasks.detection.pyramids import Pyramid
 from limbeck.tasks.detection.task import Detection
-from limbeck.tasks.detection.task import models as detectors
 from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, augmentation, collate
 from limbeck.tasks.semantic.parts import LOOKED_OVER_AT, load_backbone
 from limbeck.training.recipe import Budget, Recipe

@@ -1,1 +1,0 @@
-"""The built-in recipes: functions whose arguments are the command line and whose result is a ``Recipe``."""
