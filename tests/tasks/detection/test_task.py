@@ -11,9 +11,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
+from limbeck.tasks.detection import task as detection
 from limbeck.tasks.detection.dataset import Annotated, Objects
 from limbeck.tasks.detection.task import Detection, as_coco, average_precision, in_pixels_of, masks_at
-from limbeck.training.task import detection
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
 
