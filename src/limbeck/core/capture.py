@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from limbeck.core.modules import find
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Layer:
         if self.input:
             return f"{self.path}:input"
         return (self.path or "output") + getattr(self.read, "part", "")  # which of several that a submodule returns
+
+
+def as_layer(layer: Layer | str) -> Layer:
+    return Layer(layer) if isinstance(layer, str) else layer
 
 
 class Capture:
@@ -136,26 +140,3 @@ class Capture:
 
 class _Complete(BaseException):  # not Exception: a model may catch those
     """Every layer was read; the rest of the forward is not needed."""
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Have a model in eval mode, so that it learns nothing from a trial; afterwards every module has its own mode."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def find(model: nn.Module, path: str) -> nn.Module:
-    """The submodule at a dotted path; ``ValueError`` with the nearest paths where there is none."""
-    try:
-        return model.get_submodule(path)
-    except AttributeError:
-        nearest = get_close_matches(path, [name for name, _ in model.named_modules()], n=3, cutoff=0.4)
-        raise ValueError(
-            f"{type(model).__name__} has no layer {path!r}; nearest: {', '.join(nearest) or 'none'}"
-        ) from None

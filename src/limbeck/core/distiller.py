@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from limbeck.core.capture import Capture, evaluating
+from limbeck.core.capture import Capture
 from limbeck.core.match import Match, gather
-from limbeck.core.teacher import Example, Teacher, call
+from limbeck.core.modules import Example, call, evaluating
+from limbeck.core.teacher import Teacher
 
 
 class Distilled(NamedTuple):

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.core.auto_weight import AutoWeight
-from limbeck.core.capture import Layer, evaluating
+from limbeck.core.capture import Layer, as_layer
+from limbeck.core.modules import evaluating
 from limbeck.core.precision import exact
 from limbeck.core.projectors import MakeProjector, fit_grid
-from limbeck.core.teacher import as_layer
 
 Criterion = Callable[..., Tensor]  # (student, teacher) -> scalar; nn.MSELoss() is one
 Feature = Tensor | tuple[Tensor, ...]

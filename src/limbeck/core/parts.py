@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from limbeck.core.capture import find
+from limbeck.core.modules import find
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]  # positional, and by name
 

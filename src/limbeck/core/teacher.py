@@ -12,8 +12,6 @@ from torch.utils._pytree import tree_map_only
 from limbeck.core.capture import Capture, Layer
 from limbeck.core.parts import inputs_of, part_to_compile
 
-Example = tuple[Any, ...] | dict[str, Any]  # what to call a model with: positional, or by name
-
 
 class Teacher(nn.Module):
     """A frozen model that gives the features of some of its layers, and nothing else.
@@ -80,12 +78,3 @@ class Teacher(nn.Module):
         # .to(), .cuda() and .half() call this on every submodule, which the model is not.
         self.model._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
-
-
-def as_layer(layer: Layer | str) -> Layer:
-    return Layer(layer) if isinstance(layer, str) else layer
-
-
-def call(model: Callable[..., Any], example: Example) -> Any:
-    """Call a model with example inputs: positional, or by name."""
-    return model(**example) if isinstance(example, dict) else model(*example)

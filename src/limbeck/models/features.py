@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.core.capture import Layer, evaluating
+from limbeck.core.capture import Layer
+from limbeck.core.modules import evaluating
 from limbeck.core.projectors import channels_first, tokens_to_map
 
 

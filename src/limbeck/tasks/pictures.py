@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from limbeck.core.capture import evaluating
+from limbeck.core.modules import evaluating
 from limbeck.models.build import Inputs
 from limbeck.tasks.detection.dataset import Objects
 from limbeck.tasks.detection.task import in_pixels_of, masks_at

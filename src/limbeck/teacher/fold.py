@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limbeck.core.modules import Example, call
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @torch.no_grad()
-def fold_norms(model: nn.Module, example: tuple[Any, ...] | dict[str, Any], keep: Collection[str] = ()) -> int:
+def fold_norms(model: nn.Module, example: Example, keep: Collection[str] = ()) -> int:
     """Fold, in place, every batch norm whose input comes from one convolution and goes nowhere else.
 
     Which follows which is seen by running the example, so it holds for any ``forward``.
@@ -35,7 +37,7 @@ def fold_norms(model: nn.Module, example: tuple[Any, ...] | dict[str, Any], keep
     return len(pairs)
 
 
-def _pairs(model: nn.Module, example: tuple[Any, ...] | dict[str, Any]) -> Iterator[tuple[nn.Module, nn.Module]]:
+def _pairs(model: nn.Module, example: Example) -> Iterator[tuple[nn.Module, nn.Module]]:
     """The (convolution, norm) pairs that ran once each, with a tensor between them that no other module saw."""
     runs: dict[nn.Module, int] = defaultdict(int)
     makers: dict[int, list[nn.Module]] = defaultdict(list)
@@ -50,7 +52,7 @@ def _pairs(model: nn.Module, example: tuple[Any, ...] | dict[str, Any]) -> Itera
             takers[id(value)].append(module)
 
     hooks = [module.register_forward_hook(record, with_kwargs=True) for module in model.modules()]
-    model(**example) if isinstance(example, dict) else model(*example)
+    call(model, example)
     for hook in hooks:
         hook.remove()
     for key, made in makers.items():

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from limbeck.core.capture import Capture, Layer
-from limbeck.core.teacher import Example, Teacher, as_layer, call
+from limbeck.core.capture import Capture, Layer, as_layer
+from limbeck.core.modules import Example, call
+from limbeck.core.teacher import Teacher
 from limbeck.teacher.fold import fold_norms
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Subset
 
 from limbeck.core.auto_weight import BATCHES
 from limbeck.core.distiller import Distiller
-from limbeck.core.teacher import call
+from limbeck.core.modules import call
 from limbeck.data.order import TrainOrder, seed_of
 from limbeck.teacher.prepare import prepare_teacher
 from limbeck.training.checkpoint import load_checkpoint, save_checkpoint

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limbeck.core.capture import Layer, evaluating
+from limbeck.core.capture import Layer
 from limbeck.core.distiller import Distiller
 from limbeck.core.match import Feature, Match, first_of, gather
-from limbeck.core.teacher import Example, call
+from limbeck.core.modules import Example, call, evaluating
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from limbeck.core.teacher import Example
+from limbeck.core.modules import Example
 
 
 class Task(Protocol):

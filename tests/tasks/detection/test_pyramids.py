@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from limbeck.core.capture import evaluating
+from limbeck.core.modules import evaluating
 from limbeck.tasks.detection.pyramids import CHANNELS, Pyramid, level, resampling
 from tests.networks import randomize_norms
 

@@ -19,7 +19,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from limbeck.core.capture import Layer, evaluating
+from limbeck.core.capture import Layer
+from limbeck.core.modules import evaluating
 from limbeck.models.build import Inputs, function_in, load_weights, read_card
 from limbeck.tasks.detection.pyramids import CHANNELS, MULTIPLE, Pyramid, levels_of_backbone
 from limbeck.tasks.detection.transformer_levels import encoder_path, levels_of_hf

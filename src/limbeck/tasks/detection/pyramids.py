@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from limbeck.core.capture import Layer, evaluating
+from limbeck.core.capture import Layer
+from limbeck.core.modules import evaluating
 from limbeck.core.projectors import channels_first
 
 CHANNELS = 256  # of every level

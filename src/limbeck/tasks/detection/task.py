@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from limbeck.core.capture import evaluating
+from limbeck.core.modules import evaluating
 from limbeck.tasks.detection.dataset import Objects
 from limbeck.tasks.detection.pyramids import padded_size
 from limbeck.tasks.detection.transforms import Batch

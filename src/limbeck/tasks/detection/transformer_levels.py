@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from limbeck.core.capture import Layer, evaluating, find
+from limbeck.core.capture import Layer
+from limbeck.core.modules import evaluating, find
 from limbeck.tasks.detection.pyramids import MULTIPLE
 
 LOOKED_OVER_AT = (256, 224)  # pixels, height and width, of the image with which a model is tried

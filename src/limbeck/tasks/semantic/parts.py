@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.core.capture import Layer, evaluating
+from limbeck.core.capture import Layer
+from limbeck.core.modules import evaluating
 from limbeck.models.build import published, read_tensors
 from limbeck.tasks.semantic.task import logits_of
 

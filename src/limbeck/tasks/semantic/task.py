@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from limbeck.core.capture import evaluating
+from limbeck.core.modules import evaluating
 from limbeck.models.build import Inputs
 from limbeck.tasks.classification.transforms import normalised
 from limbeck.tasks.semantic.dataset import IGNORED

@@ -1,0 +1,52 @@
+"""What is done with any module: find a part of it, call it, have it in eval mode for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+
+Example = tuple[Any, ...] | dict[str, Any] | Tensor  # what to call a model with: positional, by name, or one tensor
+
+
+def find(model: nn.Module, path: str) -> nn.Module:
+    """The submodule at a dotted path; ``ValueError`` with the nearest paths where there is none."""
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        nearest = get_close_matches(path, [name for name, _ in model.named_modules()], n=3, cutoff=0.4)
+        raise ValueError(
+            f"{type(model).__name__} has no layer {path!r}; nearest: {', '.join(nearest) or 'none'}"
+        ) from None
+
+
+def call(model: Callable[..., Any], example: Example) -> Any:
+    """Call a model with example inputs: positional, by name, or one tensor.
+
+    >>> call(max, (3, 5)), call(dict, {"a": 1})
+    (5, {'a': 1})
+    """
+    if isinstance(example, Tensor):
+        return model(example)
+    return model(**example) if isinstance(example, dict) else model(*example)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Have a model in eval mode, so that it learns nothing from a trial; afterwards every module has its own mode.
+
+    Modes change by ``train()``, since a module may do more there than set ``training``, such as merge its weights.
+    """
+    modes = {module: module.training for module in model.modules()}  # what holds others before what it holds
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            if module.training != training:
+                module.train(training)
+        for module, training in modes.items():
+            module.training = training  # also where a train() has a mind of its own
