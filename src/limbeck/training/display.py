@@ -1,95 +1,166 @@
-"""What a run shows while it works: a live line on a terminal, plain lines elsewhere."""
+"""What a run shows while it works: two live lines on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
+from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
+from rich.text import Text
 
-from limbeck.training.preflight import Row
+Item = TypeVar("Item")
+OTHERS = 2  # metrics shown beside the one by which the best student is chosen; all of them are in metrics.jsonl
+WAITING = 0.1  # share of the time spent waiting for data from which on it is shown
 
 
 class Display:
-    """Progress of a run. Silent where ``quiet``, as on all processes but the first.
+    """Progress of a run.
 
-    Rates are over the time since the last call of ``losses``; waiting for data is shown as its share.
+    On a terminal two lines are kept up to date: how far the run is and how long it still takes, evaluations counted in;
+    and the losses. Elsewhere each look at the losses is a line. Rates are over the time since the last call of
+    ``losses``.
+
+    Args:
+        quiet: Show the live lines alone.
+        hidden: Show nothing, as on all processes but the first.
+        title: Stands before the live line, where several runs follow each other.
     """
 
-    def __init__(self, quiet: bool = False):
-        self.console = wide_console(quiet)
+    def __init__(self, *, quiet: bool = False, hidden: bool = False, title: str = ""):
+        self.console = wide_console(quiet=hidden)
+        self.quiet, self.title = quiet, title
+        # Not console.is_terminal, which FORCE_COLOR makes true of files; a dumb terminal cannot take a line back.
+        self.is_live = is_terminal(self.console) and not self.console.is_dumb_terminal and not hidden
         self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[status]}"),
-            TextColumn("{task.fields[best]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
             console=self.console,
-            disable=not self.console.is_terminal,
+            expand=True,
         )
-        self._bar = self._progress.add_task("run", total=None, epoch="", status="", best="")
-        self._since, self._images, self._waited = time.perf_counter(), 0, 0.0
+        self._status = Text(no_wrap=True, overflow="ellipsis")
+        self._live = Live(get_renderable=self._lines, console=self.console, refresh_per_second=4, transient=True)
+        self._run = self._progress.add_task("", total=1, left="", visible=False)
+        self._best = ""
+        self._steps_before = 0  # done when this process began
+        self._begun = self._since = time.perf_counter()
+        self._images, self._waited = 0, 0.0
 
     def __enter__(self) -> Display:
-        self._progress.start()
+        if self.is_live:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self.is_live:
+            self._live.stop()
+
+    def _lines(self) -> RenderableType:
+        return Group(self._progress, self._status) if self._status else self._progress
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
+        if not self.quiet:
+            self.console.print(line, markup=False, soft_wrap=True)
 
-    def matches(self, rows: Sequence[Row]) -> None:
-        table = Table(title="matches", title_justify="left")
-        for column in ("match", "student", "teacher", "grid", "parameters", "weight", "value"):
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(
-                row.match, row.student, row.teacher, row.grid, f"{row.parameters:,}", row.weight, f"{row.value:.4g}"
-            )
-        self.console.print(table)
+    def begin(self, steps: int, done: int) -> None:
+        """Training begins, or goes on after ``done`` of its optimizer steps."""
+        self._progress.update(self._run, total=steps, completed=done, visible=True)
+        self._steps_before, self._begun = done, time.perf_counter()
 
-    def epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
-        self._progress.reset(self._bar, total=steps, completed=done)  # would replace the fields by those given here
-        self._progress.update(self._bar, epoch=f"{epoch + 1}/{epochs}")
+    def epoch(self, epoch: int, epochs: int) -> None:
+        name = f"{self.title} epoch {epoch + 1}/{epochs}".strip()
+        self._progress.update(self._run, description=name)
         self._since, self._images, self._waited = time.perf_counter(), 0, 0.0
 
-    def step(self, images: int, waited: float) -> None:
-        """Count a step of so many images, for which the loop waited so many seconds."""
+    def loaded(self, images: int, waited: float) -> None:
+        """A step begins with so many images, for which the loop waited so many seconds."""
         self._images += images
         self._waited += waited
-        self._progress.advance(self._bar)
+
+    def step(self) -> None:
+        """A step is done."""
+        self._progress.advance(self._run)
+        task = self._progress.tasks[0]
+        assert task.total is not None
+        seconds = (time.perf_counter() - self._begun) / (task.completed - self._steps_before)
+        self._progress.update(self._run, left=f"{duration(seconds * (task.total - task.completed))} left")
+
+    def track(self, items: Iterable[Item], name: str, total: int) -> Iterator[Item]:
+        """The items, while a line of its own shows how many of them are done."""
+        task = self._progress.add_task(name, total=total, left="")
+        try:
+            for item in items:
+                yield item
+                self._progress.advance(task)
+        finally:
+            self._progress.remove_task(task)
 
     def losses(self, epoch: int, step: int, losses: Mapping[str, float]) -> dict[str, float]:
         """Show the mean losses since the last call, and give the rates of that time."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
         rates = {"images_per_second": self._images / seconds, "data_wait": self._waited / seconds}
         self._since, self._images, self._waited = time.perf_counter(), 0, 0.0
-        status = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        status += f" | {rates['images_per_second']:.0f} img/s, {rates['data_wait']:.0%} waiting for data"
-        self._progress.update(self._bar, status=status)
-        if not self.console.is_terminal:
-            self.say(f"epoch {epoch + 1} step {step}: {status}")
+        speed = f"{rates['images_per_second']:.0f} img/s"
+        if rates["data_wait"] >= WAITING:
+            speed += f", {rates['data_wait']:.0%} of the time waiting for data"
+        self._status.plain = "  " + "  ".join(filter(None, (summary(losses), speed, self._best)))
+        if not self.is_live:
+            shown = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
+            self.say(f"epoch {epoch + 1} step {step}: {shown} | {speed}")
         return rates
 
-    def metrics(self, epoch: int, metrics: Mapping[str, float], best: str) -> None:
-        self._progress.update(self._bar, best=best)
-        self.say(f"epoch {epoch + 1}: {show(metrics)} | {best}")
+    def metrics(self, epoch: int, metrics: Mapping[str, float], metric: str, best: float) -> None:
+        """Show the metrics after an epoch, and the best so far of the one by which students are chosen."""
+        self._best = f"best {metric} {best:.4f}"
+        self.say(f"epoch {epoch + 1}: {show(metrics, metric)} ({self._best})")
+
+
+def summary(losses: Mapping[str, float]) -> str:
+    """The task's loss and the sum of all others, in a line of bounded length.
+
+    >>> summary({"task": 0.5, "CWD:backbone/8": 0.25, "CWD:backbone/16": 0.125})
+    'loss 0.875 = task 0.5 + distillation 0.375'
+    """
+    total = sum(losses.values())
+    if len(losses) == 1:
+        return f"loss {total:.4g}"
+    return f"loss {total:.4g} = task {losses['task']:.4g} + distillation {total - losses['task']:.4g}"
+
+
+def show(metrics: Mapping[str, float], first: str) -> str:
+    """A few metrics in a line: the one that counts, then others that are not of one class (with a space in their name).
+
+    >>> show({"box_ap": 0.3, "mask_ap": 0.25, "mask_ap50": 0.5, "iou car": 0.1, "mask_ap75": 0.2}, "mask_ap")
+    'mask_ap 0.2500 box_ap 0.3000 mask_ap50 0.5000'
+    """
+    others = [name for name in metrics if name != first and " " not in name]
+    return " ".join(f"{name} {metrics[name]:.4f}" for name in (first, *others[:OTHERS]))
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> duration(7384.2), duration(75)
+    ('2:03:04', '1:15')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def is_terminal(console: Console) -> bool:
+    return console.file.isatty()
 
 
 def wide_console(quiet: bool = False) -> Console:
     """A console that does not fold tables to 80 columns where the output is no terminal."""
     console = Console(quiet=quiet, highlight=False)
-    return console if console.is_terminal else Console(quiet=quiet, highlight=False, width=160)
-
-
-def show(metrics: Mapping[str, float]) -> str:
-    """Metrics in a line, without those of one class, whose names hold a space: there may be a hundred."""
-    return " ".join(f"{name} {value:.4f}" for name, value in metrics.items() if " " not in name)
+    return console if is_terminal(console) else Console(quiet=quiet, highlight=False, width=160)

@@ -92,7 +92,8 @@ class Training:
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=run)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False  # resume is to be exact
         self.recipe, self.budget, self.task, self.run = recipe, budget, recipe.task, run
-        self.display = Display(quiet=quiet or not self.accelerator.is_main_process)
+        title = run.name if quiet else ""
+        self.display = Display(quiet=quiet, hidden=not self.accelerator.is_main_process, title=title)
         self.report = Report(run)
         self.step = self.epoch = 0  # steps done, epochs done and evaluated
         self.steps_per_epoch = len(recipe.train_data) // budget.batch_size  # type: ignore[arg-type]
@@ -134,6 +135,7 @@ class Training:
             self.run.mkdir(parents=True, exist_ok=True)
             drop_after(self.run / "metrics.jsonl", self.step, self.epoch)
         self.accelerator.init_trackers("limbeck")
+        self.display.begin(self.budget.epochs * self.steps_per_epoch, self.step)
 
     def _build(self, example: Any) -> nn.Module:
         """The student alone, or the Distiller, prepared and looked over."""
@@ -145,8 +147,8 @@ class Training:
             return student
         plain = recipe.teacher.to(device)
         if recipe.teacher_check:
-            self.report.teacher = self.task.evaluate_teacher(plain, self._on_device(self.val_loader))
-            self.display.say(f"teacher: {show(self.report.teacher)}")
+            self.report.teacher = self.task.evaluate_teacher(plain, self._val_batches("measuring the teacher"))
+            self.display.say(f"teacher: {show(self.report.teacher, self.task.metric)}")
             self.task.check_teacher(self.report.teacher)
         layers = dict.fromkeys(layer for match in recipe.matches for layer in match.teacher)
         inputs, teacher_inputs = self.task.inputs(example), self.task.teacher_inputs(example)
@@ -155,7 +157,8 @@ class Training:
         distiller = Distiller(
             student, teacher, recipe.matches, example=inputs, truth=truth, teacher_inputs=teacher_inputs
         ).to(device)
-        self.display.matches(preflight(distiller, inputs, truth=truth, teacher_inputs=teacher_inputs))
+        for row in preflight(distiller, inputs, truth=truth, teacher_inputs=teacher_inputs):
+            self.display.say(str(row))
         batches = self.budget.epochs * self.steps_per_epoch * self.budget.accumulate
         if batches <= BATCHES and any(match.measuring for match in distiller.matches):
             self.display.say(
@@ -175,13 +178,14 @@ class Training:
     def steps(self, epoch: int) -> Iterator[list[Any]]:
         """The micro-batches of each step that is left in an epoch."""
         done = self.step - epoch * self.steps_per_epoch
-        self.display.epoch(epoch, self.budget.epochs, self.steps_per_epoch, done)
+        self.display.epoch(epoch, self.budget.epochs)
         loader = iter(self._train_loader(epoch, done))
         for _ in range(done, self.steps_per_epoch):
             asked = time.perf_counter()
             batches = [next(loader) for _ in range(self.budget.accumulate)]
-            self.display.step(self.budget.batch_size, time.perf_counter() - asked)
+            self.display.loaded(self.budget.batch_size, time.perf_counter() - asked)
             yield batches
+            self.display.step()
 
     def train_step(self, batches: list[Any]) -> None:
         """One optimizer step, over its micro-batches."""
@@ -255,13 +259,13 @@ class Training:
         self.epoch = epoch + 1
         if self.epoch % self.budget.evaluate_every == 0 or self.epoch == self.budget.epochs:
             kept = self.ema.module if self.ema is not None else self.student
-            metrics = self.report.last = self.task.evaluate(kept, self._on_device(self.val_loader))
+            metrics = self.report.last = self.task.evaluate(kept, self._val_batches("evaluating"))
             name = self.task.metric
             if not self.report.best or metrics[name] > self.report.best[name]:
                 self.report.best = metrics
                 self._save_student(kept, "student.safetensors", metrics)
             self._log("val", metrics)
-            self.display.metrics(epoch, metrics, f"best {name} {self.report.best[name]:.4f}")
+            self.display.metrics(epoch, metrics, name, self.report.best[name])
             if self.epoch == self.budget.epochs:
                 self._save_student(kept, "student-last.safetensors", metrics)
         self.save()
@@ -269,7 +273,9 @@ class Training:
     def finish(self) -> None:
         self.report.finished = True
         self.accelerator.end_training()
-        self.display.say(f"best {show(self.report.best)}; student in {self.run / 'student.safetensors'}")
+        name = self.task.metric
+        self.display.say(f"best {name} {self.report.best[name]:.4f}, last {self.report.last[name]:.4f}")
+        self.display.say(f"student: {self.run / 'student.safetensors'}")
 
     def save(self) -> None:
         """A checkpoint of everything that the rest of the run depends on."""
@@ -326,8 +332,10 @@ class Training:
         collate, workers = self.recipe.collate, self.budget.workers
         return DataLoader(data, num_workers=workers, collate_fn=collate, pin_memory=pinned, **options)
 
-    def _on_device(self, loader: DataLoader[Any]) -> Iterator[Any]:
-        return (send_to_device(batch, self.accelerator.device) for batch in loader)
+    def _val_batches(self, purpose: str) -> Iterator[Any]:
+        """The validation batches of this process, on its device, while the display shows how far they are."""
+        shown = self.display.track(self.val_loader, purpose, len(self.val_loader))
+        return (send_to_device(batch, self.accelerator.device) for batch in shown)
 
     def _log(self, kind: str, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:

@@ -16,7 +16,7 @@ from limbeck.core.modules import Example, call, evaluating
 
 @dataclass(frozen=True)
 class Row:
-    """A match as the table of matches shows it."""
+    """A match as it is shown before a run starts."""
 
     match: str
     student: str
@@ -25,6 +25,12 @@ class Row:
     parameters: int  # of projector and criterion
     weight: str
     value: float  # of the criterion, not weighted
+
+    def __str__(self) -> str:
+        resized = "" if self.grid == "same" else f", the map resized from {self.grid}"
+        trained = f", {self.parameters:,} weights of its own" if self.parameters else ""
+        follows = f"{self.match}: {self.student} follows {self.teacher}{resized}"
+        return f"{follows}\n    weight {self.weight}{trained}, now {self.value:.4g}"
 
 
 def preflight(
