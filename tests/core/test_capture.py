@@ -127,6 +127,25 @@ def test_recompute_of_activation_checkpointing_is_not_recorded():
     assert len(reads) == 2
 
 
+def test_read_that_saves_tensors_goes_with_activation_checkpointing():
+    gradients = []
+    layer = Layer("a", read=lambda output: output.exp() * output.sigmoid())
+    for steps in (checkpointed, lambda block, x: block.b(block.a(x))):
+        model = Block(steps)
+        output, features = Capture(model, [layer])(images())
+        (output.mean() + features[layer].square().mean()).backward()
+        gradients.append(model.a.weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_features_are_read_under_inference_mode():
+    model = convnet(4).eval()
+    capture = Capture(model, [Layer("stem"), Layer("body", read=lambda output: output * 2)])
+    with torch.inference_mode():
+        _, features = capture(images())
+    assert torch.equal(features[capture.layers[1]], 2 * model[:4](images()))
+
+
 def test_gradients_through_activation_checkpointing_equal_those_without():
     gradients = []
     for steps in (checkpointed, lambda block, x: block.b(block.a(x))):
@@ -169,6 +188,52 @@ def test_feature_that_cannot_be_used_raises_and_names_the_remedy(steps, path, er
 def test_missing_layer_raises_and_names_the_nearest(path, nearest):
     with pytest.raises(ValueError, match=f"Sequential has no layer '{path}'; nearest: .*{nearest.split()[-1]}"):
         Capture(convnet(4), [Layer(path)])
+
+
+def test_failed_construction_leaves_no_hook_behind():
+    model = convnet(4)
+    with pytest.raises(ValueError, match="no layer 'bodi'"):
+        Capture(model, [Layer("stem"), Layer("bodi")])
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_module_that_was_replaced_after_it_was_hooked_raises_with_the_remedy():
+    model = convnet(4)
+    capture = Capture(model, [Layer("norm")])
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    with pytest.raises(RuntimeError, match=r"norm .* was a BatchNorm2d .* now, a SyncBatchNorm; replace .* first"):
+        capture(images())
+
+
+class Maps:
+    """Several maps, as an object that torch cannot look into."""
+
+    def __init__(self, *maps):
+        self.maps = maps
+
+
+@pytest.mark.parametrize("kind", [lambda *maps: list(maps), Maps], ids=["list", "object"])
+@pytest.mark.parametrize("computed", [False, True], ids=["one of them", "computed from one"])
+@pytest.mark.parametrize("changed", [0, 1])
+def test_map_of_several_that_was_changed_in_place_is_refused(kind, computed, changed):
+    def read(output):
+        output = getattr(output, "maps", output)[1]
+        return output * 2 if computed else output[:, :2]
+
+    body = Block(lambda block, x: kind(block.a(x), block.b(x)))
+    model = nn.Sequential(body, nn.Identity())
+    model[1].forward = lambda maps: getattr(maps, "maps", maps)[changed].relu_()
+    capture = Capture(model, [Layer("0", read)])
+    if changed == 0 and not computed:
+        assert torch.equal(capture(images())[1][Layer("0", read)], body.b(images())[:, :2])
+    else:
+        with pytest.raises(RuntimeError, match=r"layer 0 of Sequential was changed in place"):
+            capture(images())
+
+
+def test_label_of_a_layer_is_in_its_name_alone():
+    assert str(Layer("backbone", label="/8")) == "backbone/8"
+    assert Layer("backbone", label="/8") == Layer("backbone")
 
 
 def test_layer_may_be_changed_in_place_by_its_own_children():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from limbeck.core.modules import find
+
+_Output = tuple[Any, list[tuple[Tensor, int]]]  # what a submodule returned, and the versions of its tensors then
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,10 @@ class Layer:
     path: str  # as nn.Module.get_submodule takes it; "" is the model's output
     read: Callable[[Any], Tensor] | None = None  # None: the submodule returns one tensor
     input: bool = False  # what the submodule takes, not what it returns: of a ReLU, the feature before activation
+    label: str = field(default="", repr=False, compare=False)  # added to its name: which of several that are returned
 
     def __str__(self) -> str:
-        if self.input:
-            return f"{self.path}:input"
-        return (self.path or "output") + getattr(self.read, "part", "")  # which of several that a submodule returns
+        return (f"{self.path}:input" if self.input else self.path or "output") + self.label
 
 
 def as_layer(layer: Layer | str) -> Layer:
@@ -63,15 +64,15 @@ class Capture:
         self.model = model
         self.layers = list(dict.fromkeys(layers))  # each once, in order
         self.truncate = truncate
-        self._features: dict[Layer, Tensor] | None = None  # None: not recording
-        self._versions: dict[Layer, int] = {}
         self.sources: dict[Layer, list[Tensor]] | None = None  # where set: all tensors that each submodule returned
+        self._outputs: dict[Layer, _Output] | None = None  # None: not recording
+        self._hooked = {layer: find(model, layer.path) for layer in self.layers}  # all are found before one is hooked
         # A partial of a method, not a closure: copy.deepcopy(model) then records into its own copy.
         self._hooks = [
-            find(model, layer.path).register_forward_pre_hook(partial(self._store_input, layer))
+            module.register_forward_pre_hook(partial(self._store_input, layer))
             if layer.input
-            else find(model, layer.path).register_forward_hook(partial(self._store, layer))
-            for layer in self.layers
+            else module.register_forward_hook(partial(self._store, layer))
+            for layer, module in self._hooked.items()
         ]
 
     def remove(self) -> None:
@@ -85,57 +86,89 @@ class Capture:
         return Capture(find(self.model, path), inside, truncate=self.truncate)
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, dict[Layer, Tensor]]:
-        features: dict[Layer, Tensor] = {}
-        self._features = features
+        outputs: dict[Layer, _Output] = {}
+        self._outputs = outputs
         output = None
         try:
             output = self.model(*args, **kwargs)
         except _Complete:
             pass
         finally:
-            self._features = None  # what activation checkpointing recomputes later is not recorded
-        for layer in self.layers:
-            if layer not in features:
-                raise RuntimeError(
-                    f"layer {layer} of {type(self.model).__name__} did not run in this forward; "
-                    "match one that runs for these inputs"
-                )
-            feature = features[layer]
-            # None: the hook ran in a compiled graph, which changes nothing in place that it gives out.
-            version = self._versions.pop(layer, None)
-            if version is not None and feature._version != version:
-                raise RuntimeError(
-                    f"layer {layer} of {type(self.model).__name__} was changed in place by a later module, such as "
-                    "ReLU(inplace=True); match that module instead, or set its inplace=False"
-                )
-        return output, {layer: features[layer] for layer in self.layers}
+            self._outputs = None  # what activation checkpointing recomputes later is not recorded
+        if self.sources is not None:
+            self.sources |= {layer: [tensor for tensor, _ in versions] for layer, (_, versions) in outputs.items()}
+        return output, {layer: self._read(layer, outputs) for layer in self.layers}
 
     def _store_input(self, layer: Layer, module: nn.Module, inputs: Any) -> None:
         self._store(layer, module, inputs, inputs[0] if inputs else None)
 
     def _store(self, layer: Layer, module: nn.Module, inputs: Any, output: Any) -> None:
-        features = self._features
-        if features is None:
+        outputs = self._outputs
+        if outputs is None:
             return
-        if layer in features:
+        if layer in outputs:
             raise RuntimeError(
                 f"layer {layer} of {type(self.model).__name__} ran twice in one forward; "
                 "match one that runs once, such as the module around it"
             )
+        # A compiled graph changes nothing in place that it gives out. An exception would break it, where dead-code
+        # elimination drops the unused tail anyway.
+        compiling = torch.compiler.is_compiling()
+        outputs[layer] = output, [] if compiling else _versions(output)
+        if self.truncate and len(outputs) == len(self.layers) and not compiling:
+            raise _Complete
+
+    def _read(self, layer: Layer, outputs: dict[Layer, _Output]) -> Tensor:
+        """The feature; not before the forward is over, or activation checkpointing would count what reading saves."""
+        if layer not in outputs:
+            raise RuntimeError(self._why_missing(layer))
+        output, versions = outputs[layer]
         feature = output if layer.read is None else layer.read(output)
         if not isinstance(feature, Tensor):
             raise TypeError(
                 f"layer {layer} of {type(self.model).__name__} gives a {type(feature).__name__}, not a Tensor; "
                 f"say how to read it, for example Layer({layer.path!r}, read=lambda output: output[0])"
             )
-        features[layer] = feature
-        if self.sources is not None:
-            self.sources[layer] = [value for value in tree_leaves(output) if isinstance(value, Tensor)]
-        if not torch.compiler.is_compiling():
-            self._versions[layer] = feature._version
-        # An exception would break a compiled graph, where dead-code elimination drops the unused tail anyway.
-        if self.truncate and len(features) == len(self.layers) and not torch.compiler.is_compiling():
-            raise _Complete
+        if _changed(feature, versions):
+            raise RuntimeError(
+                f"layer {layer} of {type(self.model).__name__} was changed in place by a later module, such as "
+                "ReLU(inplace=True); match that module instead, or set its inplace=False"
+            )
+        return feature
+
+    def _why_missing(self, layer: Layer) -> str:
+        name, module, hooked = type(self.model).__name__, find(self.model, layer.path), self._hooked[layer]
+        if module is not hooked:
+            return (
+                f"layer {layer} of {name} was a {type(hooked).__name__} when it was hooked and is another module now, "
+                f"a {type(module).__name__}; replace modules (as convert_sync_batchnorm does) first"
+            )
+        return f"layer {layer} of {name} did not run in this forward; match one that runs for these inputs"
+
+
+def _versions(output: Any) -> list[tuple[Tensor, int]]:
+    """The tensors of an output, and how often each was changed in place by now."""
+    if isinstance(output, Tensor):
+        return [] if output.is_inference() else [(output, output._version)]
+    leaves = tree_leaves(output)
+    inside = [
+        value for leaf in leaves if not isinstance(leaf, Tensor) for value in getattr(leaf, "__dict__", {}).values()
+    ]
+    return [pair for leaf in [*leaves, *tree_leaves(inside)] if isinstance(leaf, Tensor) for pair in _versions(leaf)]
+
+
+def _changed(feature: Tensor, versions: list[tuple[Tensor, int]]) -> bool:
+    """Whether what a feature was read from was changed in place since."""
+    changed = [tensor for tensor, version in versions if tensor._version != version]
+    if not changed:
+        return False
+    # One that is a part of a tensor is changed with it; of one that was computed it is not known from which.
+    parts = [tensor for tensor, _ in versions if _one_storage(tensor, feature)]
+    return not parts or any(_one_storage(tensor, feature) for tensor in changed)
+
+
+def _one_storage(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 class _Complete(BaseException):  # not Exception: a model may catch those

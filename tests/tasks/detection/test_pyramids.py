@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from limbeck.core.capture import Layer
 from limbeck.core.modules import evaluating
-from limbeck.tasks.detection.pyramids import CHANNELS, Pyramid, level, resampling
+from limbeck.tasks.detection.pyramids import CHANNELS, Pyramid, level, levels_of_backbone, resampling
 from tests.networks import randomize_norms
 
 ABOVE = partial(LastLevelP6P7, CHANNELS, CHANNELS)
@@ -123,9 +124,16 @@ def test_maps_whose_channels_come_last_reach_the_pyramid_with_the_channels_first
 
 
 def test_a_level_is_read_by_its_name_and_called_by_its_stride():
+    backbone = nn.Module()
+    backbone.forward = lambda images: {"0": images[..., ::4, ::4], "p6": images[..., ::64, ::64]}
+    detector = nn.Sequential()
+    detector.add_module("backbone", backbone)
+    detector.weight = nn.Parameter(torch.zeros(1))
+    levels = levels_of_backbone(detector)
+    assert levels == {4: Layer("backbone", level("0")), 64: Layer("backbone", level("p6"))}
+    assert [str(layer) for layer in levels.values()] == ["backbone/4", "backbone/64"]
     maps = {"0": torch.zeros(1), "p6": torch.ones(1)}
-    assert level("p6", 64)(maps) is maps["p6"]
-    assert level("p6", 64).part == "/64"
+    assert levels[64].read(maps) is maps["p6"]
 
 
 def test_frozen_norms_stay_while_everything_else_is_trained():

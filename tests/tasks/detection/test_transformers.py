@@ -78,7 +78,7 @@ PROCESSORS = {
 LEVELS = {
     "detr": {32: Layer("model.model.input_projection")},
     "deformable_detr": {stride: Layer(f"model.model.input_proj.{i}") for i, stride in enumerate((8, 16, 32, 64))},
-    "rt_detr_v2": {stride: Layer("model.model.encoder", map_of(i, stride)) for i, stride in enumerate((8, 16, 32))},
+    "rt_detr_v2": {stride: Layer("model.model.encoder", map_of(i)) for i, stride in enumerate((8, 16, 32))},
 }
 LEVELS["d_fine"] = LEVELS["deimv2"] = LEVELS["rt_detr"] = LEVELS["rt_detr_v2"]
 LEVELS["conditional_detr"] = LEVELS["dab_detr"] = LEVELS["table_transformer"] = LEVELS["detr"]

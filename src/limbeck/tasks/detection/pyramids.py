@@ -108,20 +108,10 @@ def resampling(channels: int, here: int, there: int) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class level:  # noqa: N801 - it is used as a function: Layer("backbone", read=level("0", 8))
-    """Read one map of a pyramid.
-
-    Args:
-        name: Of the level, as the pyramid has it.
-        stride: In pixels, for whoever reads the layer's name.
-    """
+class level:  # noqa: N801 - it is used as a function: Layer("backbone", read=level("0"))
+    """Read the map of a pyramid that has this name there."""
 
     name: str
-    stride: int
-
-    @property
-    def part(self) -> str:
-        return f"/{self.stride}"
 
     def __call__(self, output: dict[str, Tensor]) -> Tensor:
         return output[self.name]
@@ -139,4 +129,4 @@ def levels_of_backbone(model: nn.Module, size: int = 256) -> dict[int, Layer]:
     if not isinstance(maps, dict):
         return {}
     strides = {name: size // each.shape[-1] for name, each in maps.items() if name != POOLED}
-    return {stride: Layer("backbone", level(name, stride)) for name, stride in strides.items()}
+    return {stride: Layer("backbone", level(name), label=f"/{stride}") for name, stride in strides.items()}

@@ -19,20 +19,10 @@ WRAPPED = ("backbone", "conv_encoder", "model", "_backbone")  # what an image ba
 
 
 @dataclass(frozen=True)
-class map_of:  # noqa: N801 - it is used as a function: Layer("model.model.encoder", read=map_of(0, 8))
-    """Read one of the maps that a submodule of transformers returns.
-
-    Args:
-        index: Of the map, in the order of the submodule.
-        stride: In pixels, for whoever reads the layer's name.
-    """
+class map_of:  # noqa: N801 - it is used as a function: Layer("model.model.encoder", read=map_of(0))
+    """Read the map of this index among those that a submodule of transformers returns."""
 
     index: int
-    stride: int
-
-    @property
-    def part(self) -> str:
-        return f"/{self.stride}"
 
     def __call__(self, output: Any) -> Tensor:
         read: Tensor = output[0][self.index]
@@ -61,7 +51,7 @@ def levels_of_hf(model: nn.Module) -> dict[int, Layer]:
     for path, _, output in ran:
         if path.rpartition(".")[2] == "encoder" and isinstance(output[0], list | tuple):
             strides = map(_stride, output[0])
-            levels |= {stride: Layer(path, map_of(index, stride)) for index, stride in enumerate(strides)}
+            levels |= {s: Layer(path, map_of(index), label=f"/{s}") for index, s in enumerate(strides)}
     if not levels:
         maps = [leaf for path, _, output in ran if path == backbone for leaf in tree_leaves(output)]
         of_maps = {
