@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck import criteria
-from limbeck.models.build import function_in
+from limbeck.models.files import function_in
 
 OWN = function_in(Path(__file__).parents[2] / "examples" / "custom_criterion.py", "cosine_distance")
 MAPS = [(3, 4, 6, 6), (1, 4, 6, 6), (2, 4, 5, 3)]  # (B, C, H, W), with one sample, with odd height and width

@@ -5,7 +5,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from limbeck.models.build import build_model, load_weights
+from limbeck.models.build import build_model
+from limbeck.models.checkpoints import load_weights
 
 CLASSES = ["cat", "dog", "emu"]
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from limbeck.data.images import Images, load_images
-from limbeck.models.build import Inputs, build_model, load_weights, read_card
+from limbeck.models.build import Inputs, build_model, read_card
+from limbeck.models.checkpoints import load_weights
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import ValImages
 from limbeck.tasks.detection.checkpoints import load_detector

@@ -20,7 +20,7 @@ import tyro
 from accelerate import PartialState
 
 from limbeck.methods.pairing import used_in
-from limbeck.models.build import function_in
+from limbeck.models.files import function_in
 from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.detection import instance
 from limbeck.tasks.detection import recipe as detection

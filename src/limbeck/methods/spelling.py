@@ -12,7 +12,7 @@ from typing import Any
 from limbeck.core.match import Criterion, Weight
 from limbeck.core.projectors import conv1x1_if_needed
 from limbeck.methods.table import METHODS, SCHEDULES, Method
-from limbeck.models.build import function_in
+from limbeck.models.files import function_in
 
 
 def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable[[], Criterion]]:

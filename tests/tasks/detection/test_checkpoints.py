@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from limbeck.models import build as models
+from limbeck.models import checkpoints as models
 from limbeck.tasks.detection.checkpoints import COCO, load_detector
 from tests.tasks.detection.tiny import detector, picture
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from limbeck.data.images import UNLABELLED, Images, first_of_each_class, load_images, read_unlabelled
 from limbeck.methods.pairing import Side, make_matches
-from limbeck.models.build import Inputs, build_model, load_weights
+from limbeck.models.build import Inputs, build_model
+from limbeck.models.checkpoints import load_weights
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import Augment, TrainImages, ValImages, augmentation
 from limbeck.training.recipe import EXAMPLES, Budget, Recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from limbeck.models.build import load_tensors, of_other_shapes, tensors_of
+from limbeck.models.checkpoints import load_tensors, of_other_shapes, tensors_of
 
 COCO = tuple(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])  # by id: what torchvision publishes for all
 STEPS = "num_batches_tracked"  # a count that frozen norms, with which detectors are published, do not have

@@ -21,7 +21,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from limbeck.core.capture import Layer
 from limbeck.core.modules import evaluating
-from limbeck.models.build import Inputs, function_in, load_weights, read_card
+from limbeck.models.build import Inputs, read_card
+from limbeck.models.checkpoints import load_weights
+from limbeck.models.files import function_in
 from limbeck.tasks.detection.pyramids import CHANNELS, MULTIPLE, Pyramid, levels_of_backbone
 from limbeck.tasks.detection.transformer_levels import encoder_path, levels_of_hf
 from limbeck.tasks.detection.transformers import TransformerDetector, build_hf_detector

@@ -10,7 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from limbeck.models.build import Inputs, function_in, load_weights, read_card
+from limbeck.models.build import Inputs, read_card
+from limbeck.models.checkpoints import load_weights
+from limbeck.models.files import function_in
 from limbeck.tasks.semantic.parts import LOOKED_OVER_AT
 
 

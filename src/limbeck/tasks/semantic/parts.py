@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from limbeck.core.capture import Layer
 from limbeck.core.modules import evaluating
-from limbeck.models.build import published, read_tensors
+from limbeck.models.checkpoints import published, read_tensors
 from limbeck.tasks.semantic.task import logits_of
 
 LOOKED_OVER_AT = 256  # pixels, height and width, of the image with which a model's layers are found

@@ -17,7 +17,8 @@ from limbeck.core.capture import Layer
 from limbeck.data.images import size_of
 from limbeck.data.order import some_of
 from limbeck.methods.pairing import Side, make_matches
-from limbeck.models.build import Inputs, load_weights
+from limbeck.models.build import Inputs
+from limbeck.models.checkpoints import load_weights
 from limbeck.tasks.classification.recipe import ProjectorName
 from limbeck.tasks.semantic.dataset import Masks, load_masks
 from limbeck.tasks.semantic.models import build_segmenter
