@@ -118,9 +118,11 @@ class Distiller(nn.Module):
         output, student = self._call_student(*args, **kwargs)
         losses = {}
         for match in self.matches:
-            features = gather(student, match.student)
-            value = match(features, gather(teacher, match.teacher), truth)
-            losses[str(match)] = match.weigh(value, self._call_student.sources)
+            features = gather(student, match.student), gather(teacher, match.teacher)
+            if match.measuring:
+                losses[str(match)] = match.measure(match(*features, truth), self._call_student.sources)
+            else:
+                losses[str(match)] = match.loss(*features, truth)
         return Distilled(output, losses)
 
     @torch.no_grad()
@@ -142,3 +144,4 @@ class Distiller(nn.Module):
                     raise ValueError(
                         f"the criterion of {match} gives {shape}, not a scalar tensor; reduce it, as .mean()"
                     )
+                match.set_pace(*pair, truth)

@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from limbeck.core.auto_weight import AutoWeight
 from limbeck.core.capture import Layer, as_layer
 from limbeck.core.modules import evaluating
+from limbeck.core.pace import paced
 from limbeck.core.precision import exact
 from limbeck.core.projectors import MakeProjector, fit_grid
 
@@ -40,8 +42,16 @@ class Match(nn.Module):
             ``AutoWeight``); or a function of progress in [0, 1], such as ``EarlyDecay(6.0)``, which then has to be told
             by ``Distiller.set_progress`` before each training step.
         projector: Builds the trained map from the student's channels to the teacher's, such as ``conv1x1``.
+        coupled: Train the weights of projector and criterion by the gradient of the weighted value, too.
+
+    Two gradients: the student gets that of ``weight * criterion``, which is also the value that is reported. The
+    weights of projector and criterion get that of ``criterion / normaliser``, so that they learn at the optimizer's
+    pace, whatever the weight and the number of positions. The normaliser is what the criterion gives for a student's
+    feature of zeros, on the example: of a sum or mean of squares, that of the teacher's feature, which makes it the
+    relative squared error. In the formulas of the papers, which ``coupled=True`` follows, one weight multiplies both.
     """
 
+    normaliser: Tensor | None  # of the gradient of the own weights; None where there are none, or they are coupled
     scheduled: Tensor  # a weight that is a function of progress, now; a tensor, or each value would compile anew
 
     def __init__(
@@ -52,6 +62,7 @@ class Match(nn.Module):
         *,
         weight: Weight = 1.0,
         projector: MakeProjector | None = None,
+        coupled: bool = False,
     ):
         super().__init__()
         self.student = as_layers(student)
@@ -65,6 +76,8 @@ class Match(nn.Module):
         self.register_buffer("scheduled", None if self.schedule is None else torch.zeros(()), persistent=False)
         self.set_progress(0.0)
         self._progress_known = False  # until somebody else tells it
+        self.coupled = coupled
+        self.register_buffer("normaliser", None)
         self.make_projector = projector
         self.projector: nn.Module | None = None
 
@@ -113,6 +126,34 @@ class Match(nn.Module):
         ):
             self._check_shapes(student, teacher)
 
+    def set_pace(self, student: Feature, teacher: Feature, truth: Any = None) -> None:
+        """Find the normaliser from the example, once everything is built."""
+        if self.coupled or next(self.parameters(), None) is None:
+            return
+        with evaluating(self):
+            value = self(tree_map(torch.zeros_like, student), teacher, truth).detach()
+        self.normaliser = torch.where(value.isfinite() & (value > 0), value, 1.0)
+
+    def loss(self, student: Feature, teacher: Feature, truth: Any = None) -> Tensor:
+        """The weighted value, with the two gradients of a match."""
+        weight = self._current_weight()
+        if self.normaliser is None or not torch.is_grad_enabled():
+            value: Tensor = self(student, teacher, truth)
+            return value * weight
+        return paced(lambda feature: self(feature, teacher, truth), student, weight, self.normaliser)
+
+    def _current_weight(self) -> float | Tensor:
+        if self.schedule is not None:
+            if self.training and torch.is_grad_enabled() and not self._progress_known:
+                raise RuntimeError(
+                    f"the weight of {self} is a function of progress: call set_progress(step / steps) of the distiller "
+                    "before each training step"
+                )
+            return self.scheduled.clone()  # it may be set anew before the backward pass
+        weight = self.constant if self.auto is None else self.auto.value
+        assert weight is not None
+        return weight
+
     def forward(self, student: Feature, teacher: Feature, truth: Any = None) -> Tensor:
         """The criterion's value, not yet weighted."""
         with torch.autocast(first_of(student).device.type, enabled=False):
@@ -121,20 +162,9 @@ class Match(nn.Module):
             value: Tensor = self.criterion(student, teacher, *further)
             return value
 
-    def weigh(self, value: Tensor, sources: dict[Layer, list[Tensor]] | None) -> Tensor:
-        """The weighted value; while ``"auto"`` measures, 0 with that gradient watched."""
-        if self.schedule is not None:
-            if self.training and value.requires_grad and not self._progress_known:
-                raise RuntimeError(
-                    f"the weight of {self} is a function of progress: call set_progress(step / steps) of the distiller "
-                    "before each training step"
-                )
-            return value * self.scheduled
-        if self.auto is None:
-            assert self.constant is not None
-            return value * self.constant
-        if self.auto.value is not None:
-            return value * self.auto.value
+    def measure(self, value: Tensor, sources: dict[Layer, list[Tensor]] | None) -> Tensor:
+        """A value of 0 while ``"auto"`` measures, with the gradient of the criterion's value watched."""
+        assert self.auto is not None
         if sources is None or not value.requires_grad:
             return value * 0
         weighted: Tensor = self.auto.measure(value, [tensor for layer in self.student for tensor in sources[layer]])

@@ -16,8 +16,10 @@ class ChannelTransform(nn.Module):
 
     ``sum((output(relu(hidden(student))) - teacher)**2) / B``: a two-layer perceptron over the channels, the same at
     every position (two 1x1 convolutions), on the student's feature only. It is trained with the student and dropped
-    afterwards. Follows arXiv 2303.13212; the paper does not say the hidden width, whether there are biases, or whether
-    the sum is divided by the batch size: those are this library's choices.
+    afterwards: in a ``Match`` by the gradient of the relative squared error, whatever the weight and the number of
+    positions, while the student gets the gradient of the weighted sum. Follows arXiv 2303.13212; the paper does not say
+    the hidden width, whether there are biases, or whether the sum is divided by the batch size: those are this
+    library's choices.
 
     Loss and gradients are computed in one pass over chunks of positions, so that the only large tensor kept for the
     backward pass is the gradient of the student's feature. Sums are in float32 under any mixed precision.
