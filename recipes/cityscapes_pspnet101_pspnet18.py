@@ -22,7 +22,15 @@ from limbeck.tasks.semantic.recipe import Data, distill, train
 from limbeck.training.recipe import Budget, Recipe
 
 STEPS_PER_EPOCH = 2975 // 8
-BUDGET = Budget(epochs=round(40_000 / STEPS_PER_EPOCH), batch_size=8, learning_rate=0.01, schedule="poly")
+BUDGET = Budget(
+    epochs=round(40_000 / STEPS_PER_EPOCH),
+    batch_size=8,
+    learning_rate=0.01,
+    weight_decay=5e-4,
+    schedule="poly",
+    warmup_epochs=0,
+    clip=None,
+)
 
 
 def cityscapes_pspnet101_pspnet18(

@@ -21,26 +21,26 @@ def learning_rate(budget: Budget, step: int, steps: int, steps_per_epoch: int) -
     >>> [round(learning_rate(budget, step, 30, 10), 2) for step in (0, 9, 10, 20, 29)]
     [0.1, 1.0, 1.0, 0.5, 0.01]
     """
-    warmup = round(budget.warmup_epochs * steps_per_epoch)
+    warmup = round(budget.warmup * steps_per_epoch)
     if step < warmup:
-        return budget.learning_rate * (step + 1) / warmup
+        return budget.highest_rate * (step + 1) / warmup
     if budget.schedule == "constant":
-        return budget.learning_rate
+        return budget.highest_rate
     if budget.schedule in MILESTONES:
-        return budget.learning_rate * 0.1 ** sum(step >= part * steps for part in MILESTONES[budget.schedule])
+        return budget.highest_rate * 0.1 ** sum(step >= part * steps for part in MILESTONES[budget.schedule])
     progress = (step - warmup) / max(1, steps - warmup)
     if budget.schedule == "poly":
-        return budget.learning_rate * math.pow(1 - progress, POWER)
-    return budget.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        return budget.highest_rate * math.pow(1 - progress, POWER)
+    return budget.highest_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], budget: Budget) -> torch.optim.Optimizer:
     """SGD or AdamW over two groups: weights are decayed, norms and biases are not."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": budget.weight_decay},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": budget.decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if budget.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=budget.learning_rate)
-    return torch.optim.SGD(groups, lr=budget.learning_rate, momentum=0.9, nesterov=True)
+        return torch.optim.AdamW(groups, lr=budget.highest_rate)
+    return torch.optim.SGD(groups, lr=budget.highest_rate, momentum=0.9, nesterov=True)

@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import tyro
 from torch import nn
 from torch.utils.data import Dataset, default_collate
 
 from limbeck.core.match import Match
 from limbeck.training.task import Task
+from limbeck.training.usual import CLASSIFIER, Optimizer, Usual
 
 EXAMPLES = 8
+WARMUP = 0.05  # of a run: 5 epochs of 100
 
 
 @dataclass(frozen=True)
@@ -23,19 +26,20 @@ class Budget:
     """Passes over the training images."""
     batch_size: int = 128
     """Images per optimizer step, over all processes and accumulated micro-batches together."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Optimizer = "sgd"
     """SGD has Nesterov momentum 0.9. Norms and biases are never decayed."""
-    learning_rate: float = 0.1
-    """The highest one."""
-    weight_decay: float = 5e-4
-    """Of weights with two or more dimensions."""
+    learning_rate: float | None = None
+    """The highest one; by default what is usual for the task and optimizer: for classifiers by SGD 0.1 for 256 images
+    a batch, and linear in it."""
+    weight_decay: float | None = None
+    """Of weights with two or more dimensions; by default what is usual: for classifiers 5e-4 by SGD, 0.05 by AdamW."""
     schedule: Literal["cosine", "poly", "steps", "two-steps", "constant"] = "cosine"
     """What the learning rate does after the warm-up: fall to 0 as a cosine, or as the rest of the run to the power of
     0.9; times 0.1 at 30, 60 and 90 %, or at 8 and 11 twelfths, as is usual for detectors; nothing."""
-    warmup_epochs: float = 0.0
-    """Epochs in which the learning rate rises linearly from 0; may be a fraction."""
-    clip: float | None = None
-    """Largest norm of the gradient; no clipping by default."""
+    warmup_epochs: float | None = None
+    """Epochs in which the learning rate rises linearly from 0; may be a fraction. By default a twentieth of all."""
+    clip: float | None = 5.0
+    """Largest norm of the gradient; None for no clipping."""
     accumulate: int = 1
     """Micro-batches per optimizer step."""
     ema: float | None = None
@@ -54,15 +58,36 @@ class Budget:
     """Steps between checkpoints; there is one after each evaluation too."""
     seed: int = 0
     """Of everything random."""
+    usual: tyro.conf.Suppress[Usual] = CLASSIFIER
+    """Where the rate and decay that are not given come from."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        if self.learning_rate <= 0:
+        if self.learning_rate is not None and self.learning_rate <= 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip is {self.clip}; it must be above 0, or None for no clipping")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema is {self.ema}; it is a decay between 0 and 1, such as 0.999")
+
+    @property
+    def highest_rate(self) -> float:
+        """The learning rate after the warm-up."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return self.usual.rate(self.optimizer, self.batch_size)
+
+    @property
+    def decay(self) -> float:
+        """The weight decay."""
+        return self.usual.decay(self.optimizer) if self.weight_decay is None else self.weight_decay
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of warm-up."""
+        return WARMUP * self.epochs if self.warmup_epochs is None else self.warmup_epochs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,10 +26,9 @@ from limbeck.tasks.detection.task import Detection
 from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, augmentation, collate
 from limbeck.tasks.semantic.parts import LOOKED_OVER_AT, load_backbone
 from limbeck.training.recipe import Budget, Recipe
+from limbeck.training.usual import DETECTOR
 
-BUDGET = Budget(  # as is usual in this field, but for its length
-    epochs=24, batch_size=8, learning_rate=0.01, weight_decay=1e-4, warmup_epochs=1, clip=35.0
-)
+BUDGET = Budget(epochs=24, batch_size=8, clip=35.0, usual=DETECTOR)  # as is usual in this field, but for its length
 
 
 @dataclass(frozen=True)

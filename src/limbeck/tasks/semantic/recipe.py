@@ -26,8 +26,9 @@ from limbeck.tasks.semantic.parts import LOOKED_OVER_AT, before_classifier, enco
 from limbeck.tasks.semantic.task import Semantic, logits_at
 from limbeck.tasks.semantic.transforms import TrainMasks, ValMasks, augmentation
 from limbeck.training.recipe import Budget, Recipe
+from limbeck.training.usual import SEGMENTER
 
-BUDGET = Budget(batch_size=8, learning_rate=0.01, schedule="poly")  # as is usual in this field, but for its length
+BUDGET = Budget(batch_size=8, schedule="poly", usual=SEGMENTER)  # as is usual in this field, but for its length
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""What benchmarks/robustness.py trains: sets of images, models, and cells of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from limbeck.tasks.classification import recipe as classification
+from limbeck.tasks.detection import instance
+from limbeck.tasks.detection import recipe as detection
+from limbeck.tasks.semantic import recipe as semantic
+from limbeck.training.recipe import Budget, Recipe
+
+NETS = Path(__file__).with_name("robustness_nets.py")
+CIFAR_NETS = Path(__file__).with_name("cifar_resnet.py")
+Optimizer = Literal["sgd", "adamw"]
+
+
+@dataclass(frozen=True)
+class Set:
+    """A set of images, and how long one trains on it: short. Its sizes are the data's; nothing is tuned."""
+
+    task: Literal["classification", "semantic", "detection", "instance"]
+    folder: str  # as robustness_data makes it
+    metric: str
+    epochs: int
+    teacher_epochs: int
+    images: int | None = None  # that the students see; the teacher sees all
+    size: int = 32  # pixels; of the shorter side, for masks and boxes
+
+    def recipe(self, data: str, seed: int, optimizer: Optimizer, epochs: int, **given: Any) -> Recipe:
+        """A recipe with the defaults of the task: to distil if a teacher is given, else to train alone."""
+        base = {"semantic": semantic.BUDGET, "detection": detection.BUDGET, "instance": detection.BUDGET}
+        budget = replace(
+            base.get(self.task, Budget()),
+            epochs=epochs,
+            optimizer=optimizer,
+            seed=seed,
+            evaluate_every=epochs,
+            workers=0,  # which changes no result
+        )
+        module: Any = {"classification": classification, "semantic": semantic, "detection": detection}.get(
+            self.task, instance
+        )
+        make: Callable[..., Recipe] = module.distill if "teacher" in given else module.train
+        if self.task == "classification":
+            given["size"] = self.size
+        return make(self._images(data), budget=budget, **given)
+
+    def _images(self, data: str) -> Any:
+        if self.task == "classification":
+            return classification.Data(data, images=self.images)
+        if self.task == "semantic":
+            return semantic.Data(Path(data), ignore_index=11, short_side=self.size)
+        return detection.Data(Path(data), short_side=(self.size,), long_side=self.size * 4 // 3)
+
+
+SETS = {
+    "digits": Set("classification", "digits", "top1", 12, 20),
+    "cifar-2k": Set("classification", "cifar10", "top1", 8, 4, images=2000),
+    "cifar-10k": Set("classification", "cifar10", "top1", 2, 4),
+    "cells": Set("classification", "cells", "top1", 12, 20),
+    "objects": Set("classification", "objects", "top1", 20, 40),
+    "camvid": Set("semantic", "camvid", "miou", 6, 24, size=96),
+    "bccd": Set("detection", "bccd", "box_ap", 6, 24, size=128),
+    "coco128": Set("instance", "coco128", "mask_ap", 12, 48, size=128),
+}
+
+MODELS = {
+    "resnet10t": "timm:resnet10t",
+    "test_resnet": "timm:test_resnet",
+    "resnet14x2": f"{CIFAR_NETS}:resnet14x2",
+    "resnet8": f"{CIFAR_NETS}:resnet8",
+    "vit": f"{NETS}:vit",
+    "vit_tiny": f"{NETS}:vit_tiny",
+    "convnext": f"{NETS}:convnext",
+    "mobilenetv3": "timm:mobilenetv3_small_050",
+    "mobilenetv4": "timm:mobilenetv4_conv_small_035",
+    "lcnet": "timm:lcnet_050",
+    "ghostnet": "timm:ghostnet_050",
+    "efficientnet": "timm:test_efficientnet",
+    "fpn-resnet18": "smp:FPN/resnet18",
+    "pspnet-mobilenetv2": "smp:PSPNet/tu-mobilenetv2_050",
+    "fpn-mobilenetv3": "smp:FPN/tu-mobilenetv3_small_050",
+    "fcos-resnet": f"{NETS}:fcos_resnet",
+    "fcos-mobilenet": f"{NETS}:fcos_mobilenet",
+    "maskrcnn-resnet": "torchvision:maskrcnn/timm:resnet10t",
+    "maskrcnn-mobilenet": "torchvision:maskrcnn/timm:mobilenetv3_small_050",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A student on a set of images, by an optimizer, alone and beside a teacher."""
+
+    data: str
+    teacher: str
+    student: str
+    optimizer: Optimizer
+
+    def __str__(self) -> str:
+        return f"{self.data}, {self.teacher} to {self.student}, {self.optimizer}"
+
+
+CELLS = [
+    Cell("digits", "resnet10t", "mobilenetv3", "sgd"),
+    Cell("cifar-2k", "resnet10t", "mobilenetv3", "sgd"),
+    Cell("cifar-2k", "vit", "test_resnet", "adamw"),
+    Cell("cells", "resnet10t", "mobilenetv3", "sgd"),
+    Cell("objects", "resnet10t", "lcnet", "sgd"),
+    Cell("cifar-2k", "convnext", "mobilenetv4", "adamw"),
+    Cell("digits", "vit", "lcnet", "sgd"),
+    Cell("cifar-10k", "resnet10t", "efficientnet", "sgd"),
+    Cell("digits", "resnet10t", "vit_tiny", "adamw"),
+    Cell("camvid", "fpn-resnet18", "pspnet-mobilenetv2", "sgd"),
+    Cell("cells", "vit", "efficientnet", "adamw"),
+    Cell("objects", "convnext", "mobilenetv4", "sgd"),
+    Cell("cifar-2k", "resnet10t", "vit_tiny", "adamw"),
+    Cell("cifar-10k", "convnext", "mobilenetv4", "sgd"),
+    Cell("digits", "resnet10t", "ghostnet", "adamw"),
+    Cell("cifar-10k", "vit", "test_resnet", "sgd"),
+    Cell("bccd", "fcos-resnet", "fcos-mobilenet", "sgd"),
+    Cell("camvid", "fpn-resnet18", "pspnet-mobilenetv2", "adamw"),
+    Cell("cifar-2k", "resnet14x2", "resnet8", "sgd"),
+    Cell("cells", "convnext", "mobilenetv4", "sgd"),
+    Cell("objects", "resnet10t", "vit_tiny", "adamw"),
+    Cell("objects", "vit", "efficientnet", "sgd"),
+    Cell("cifar-2k", "resnet10t", "lcnet", "sgd"),
+    Cell("cifar-10k", "resnet10t", "mobilenetv3", "adamw"),
+    Cell("digits", "convnext", "mobilenetv4", "sgd"),
+    Cell("camvid", "fpn-resnet18", "fpn-mobilenetv3", "adamw"),
+    Cell("cells", "resnet10t", "ghostnet", "adamw"),
+    Cell("cifar-10k", "resnet14x2", "resnet8", "adamw"),
+    Cell("bccd", "fcos-resnet", "fcos-mobilenet", "adamw"),
+    Cell("coco128", "maskrcnn-resnet", "maskrcnn-mobilenet", "sgd"),
+]

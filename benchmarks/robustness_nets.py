@@ -1,0 +1,50 @@
+"""Small networks of the families that timm has for large images only, and small detectors."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import timm
+from torch import nn
+from torchvision.models.detection.fcos import FCOS, FCOSHead
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from limbeck.tasks.detection.pyramids import CHANNELS, Pyramid
+
+
+def vit(num_classes: int) -> nn.Module:
+    """A transformer of 6 blocks and width 128 for 32 pixels in patches of 4: 64 tokens, 1.2 million parameters."""
+    return transformer(num_classes, patch_size=4, embed_dim=128, depth=6, num_heads=4)
+
+
+def vit_tiny(num_classes: int) -> nn.Module:
+    """A transformer of 4 blocks and width 96 for 32 pixels in patches of 8: 16 tokens, 0.5 million parameters."""
+    return transformer(num_classes, patch_size=8, embed_dim=96, depth=4, num_heads=3)
+
+
+def transformer(num_classes: int, **shape: int) -> nn.Module:
+    model: nn.Module = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=num_classes, **shape)
+    return model
+
+
+def convnext(num_classes: int) -> nn.Module:
+    """A ConvNeXt of widths 32 to 256 for 32 pixels in patches of 2."""
+    dims, depths = (32, 64, 128, 256), (1, 2, 2, 1)
+    model: nn.Module = timm.create_model(
+        "convnext_atto", num_classes=num_classes, patch_size=2, dims=dims, depths=depths
+    )
+    return model
+
+
+def fcos_resnet(num_classes: int) -> nn.Module:
+    return fcos("resnet10t", num_classes)
+
+
+def fcos_mobilenet(num_classes: int) -> nn.Module:
+    return fcos("mobilenetv3_small_050", num_classes)
+
+
+def fcos(backbone: str, num_classes: int) -> nn.Module:
+    """FCOS with one convolution instead of four in each head."""
+    pyramid = Pyramid(backbone, (8, 16, 32), partial(LastLevelP6P7, CHANNELS, CHANNELS))
+    return FCOS(pyramid, num_classes, head=FCOSHead(CHANNELS, 1, num_classes, num_convs=1))

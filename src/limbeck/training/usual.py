@@ -1,0 +1,50 @@
+"""What trains a model from scratch where its budget does not say: by task and optimizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Optimizer = Literal["sgd", "adamw"]
+
+
+@dataclass(frozen=True)
+class Usual:
+    """Rates and decays that a task's models are usually trained with.
+
+    SGD's rate grows linearly with the batch (arXiv 1706.02677), AdamW's with its root (arXiv 2205.10287), as timm has
+    them.
+
+    Args:
+        batch_size: Images a step of which the rates are.
+        sgd, adamw: Highest learning rates.
+        sgd_decay, adamw_decay: Weight decays.
+    """
+
+    batch_size: int
+    sgd: float
+    adamw: float
+    sgd_decay: float
+    adamw_decay: float = 0.05
+
+    def rate(self, optimizer: Optimizer, batch_size: int) -> float:
+        """The highest learning rate for a batch.
+
+        >>> usual = Usual(batch_size=256, sgd=0.1, adamw=1e-3, sgd_decay=1e-4)
+        >>> usual.rate("sgd", 1024), usual.rate("adamw", 1024)
+        (0.4, 0.002)
+        """
+        times = batch_size / self.batch_size
+        return self.sgd * times if optimizer == "sgd" else self.adamw * math.sqrt(times)
+
+    def decay(self, optimizer: Optimizer) -> float:
+        return self.sgd_decay if optimizer == "sgd" else self.adamw_decay
+
+
+# SGD's rate is ImageNet's in torchvision's and timm's references; AdamW's was the best of three here (docs/log.md).
+CLASSIFIER = Usual(batch_size=256, sgd=0.1, adamw=1.4e-3, sgd_decay=5e-4)
+# As in torchvision's and mmsegmentation's; AdamW's is for encoders from scratch, which they have none of.
+SEGMENTER = Usual(batch_size=8, sgd=0.01, adamw=1e-3, sgd_decay=5e-4)
+# As in torchvision's and mmdetection's, 0.02 for 16 images; AdamW's likewise from scratch.
+DETECTOR = Usual(batch_size=8, sgd=0.01, adamw=1e-3, sgd_decay=1e-4)
