@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from limbeck import Capture, Layer
+
 
 def images(batch: int = 2, size: int = 16, seed: int = 0) -> Tensor:
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
@@ -92,3 +94,18 @@ class Net(nn.Module):
 
     def forward(self, images):
         return self.fc(self.layer4(images).mean((2, 3)))
+
+
+def features_of(model, paths, x):
+    capture = Capture(model.eval(), map(Layer, paths))
+    with torch.no_grad():
+        features = {layer.path: feature for layer, feature in capture(x)[1].items()}
+    capture.remove()
+    return features
+
+
+def check_close(features, expected, tolerance=1e-4):
+    assert [layer.path for layer in features] == list(expected)
+    for layer, feature in features.items():
+        error = (feature - expected[layer.path]).abs().max() / expected[layer.path].abs().max()
+        assert error < tolerance, f"{layer}: {error}"

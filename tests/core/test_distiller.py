@@ -388,13 +388,20 @@ def test_no_match_is_refused():
         distiller_of()
 
 
+def test_buffers_that_the_student_would_change_for_the_teacher_are_refused():
+    student, teacher = convnet(4), convnet(4, seed=1)
+    student.norm = teacher.norm = nn.BatchNorm2d(4, affine=False)
+    with pytest.raises(ValueError, match="share weights or buffers"):
+        distiller_of(Match("body", "body", MSE()), student=student, teacher=teacher)
+
+
 @pytest.mark.parametrize("prepared", [False, True])
 def test_shared_weights_are_refused(prepared):
     student, teacher = convnet(4), convnet(4, seed=1)
     if prepared:
         teacher = prepare_teacher(teacher, ["body"], example=(images(),))
     (teacher.model if prepared else teacher).head = student.head
-    with pytest.raises(ValueError, match=r"share weights, which would be frozen; pass copy.deepcopy\(teacher\)"):
+    with pytest.raises(ValueError, match=r"share weights or buffers; pass copy.deepcopy\(teacher\)"):
         distiller_of(Match("body", "body", MSE()), student=student, teacher=teacher)
     assert student.head.weight.requires_grad
 

@@ -66,8 +66,9 @@ class Distiller(nn.Module):
         if len(set(names)) < len(names):
             raise ValueError(f"two matches have one name, so one loss would hide the other: {names}")
         frozen = teacher.model if isinstance(teacher, Teacher) else teacher
-        if {id(p) for p in student.parameters()} & {id(p) for p in frozen.parameters()}:
-            raise ValueError("student and teacher share weights, which would be frozen; pass copy.deepcopy(teacher)")
+        tensors = [{id(t) for t in (*model.parameters(), *model.buffers())} for model in (student, frozen)]
+        if tensors[0] & tensors[1]:
+            raise ValueError("student and teacher share weights or buffers; pass copy.deepcopy(teacher)")
         wanted = dict.fromkeys(layer for match in matches for layer in match.teacher)
         self.student = student
         self.matches = nn.ModuleList(matches)  # type: ignore[assignment]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 Example = tuple[Any, ...] | dict[str, Any] | Tensor  # what to call a model with: positional, by name, or one tensor
@@ -14,6 +15,10 @@ Example = tuple[Any, ...] | dict[str, Any] | Tensor  # what to call a model with
 
 def find(model: nn.Module, path: str) -> nn.Module:
     """The submodule at a dotted path; ``ValueError`` with the nearest paths where there is none."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"a {type(model).__name__} runs outside Python, where no layer is read; pass what was scripted or traced"
+        )
     try:
         return model.get_submodule(path)
     except AttributeError:
@@ -34,6 +39,15 @@ def call(model: Callable[..., Any], example: Example) -> Any:
     return model(**example) if isinstance(example, dict) else model(*example)
 
 
+def set_training(model: nn.Module, training: bool) -> None:
+    """``train()``, also of a model that holds what ``torch.export`` made, which stays as it was exported."""
+    try:
+        model.train(training)
+    except NotImplementedError:
+        for module in model.modules():
+            module.training = training
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Have a model in eval mode, so that it learns nothing from a trial; afterwards every module has its own mode.
@@ -41,12 +55,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     Modes change by ``train()``, since a module may do more there than set ``training``, such as merge its weights.
     """
     modes = {module: module.training for module in model.modules()}  # what holds others before what it holds
-    model.eval()
+    set_training(model, False)
     try:
         yield
     finally:
         for module, training in modes.items():
             if module.training != training:
-                module.train(training)
+                set_training(module, training)
         for module, training in modes.items():
             module.training = training  # also where a train() has a mind of its own

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,56 +11,66 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from limbeck.core.capture import Capture, Layer
-from limbeck.core.parts import inputs_of, part_to_compile
+from limbeck.core.modules import set_training
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]  # positional, and by name
 
 
 class Teacher(nn.Module):
     """A frozen model that gives the features of some of its layers, and nothing else.
 
     The model is no submodule: ``parameters()``, ``state_dict()``, ``train()`` and DDP pass it by, but ``.to()`` moves
-    it. It is in eval mode and gradient-free, always.
+    it. Its forward is in eval mode and gradient-free, whatever mode others have put it or parts of it into.
 
     Args:
-        model: Is put into eval mode and frozen.
+        model: Is put into eval mode and frozen. What ``torch.export`` made keeps the mode it was exported in, and has
+            no layer but its output, ``""``.
         layers: Where to read.
         truncate: Stop after the last of these layers.
-        compile: Compile the forward pass; the compiler then drops what the layers do not need. Of a model that takes
-            lists of images, as detectors do, a part that takes none is compiled.
+        channels_last: Give the model its (B, C, H, W) inputs in the channels_last memory format.
+        cast: Give the model its inputs in the precision of its weights, and run it so under autocast too.
+        run: What runs the model instead of ``capture``: called with the teacher and its inputs, gives the features in
+            the order of the layers. ``prepare_teacher(compile=True)`` compiles with it.
     """
 
     model: nn.Module
 
-    def __init__(self, model: nn.Module, layers: Iterable[Layer], *, truncate: bool = True, compile: bool = False):
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Iterable[Layer],
+        *,
+        truncate: bool = True,
+        channels_last: bool = False,
+        cast: bool = False,
+        run: Callable[[Teacher, Inputs], list[Tensor]] | None = None,
+    ):
         super().__init__()
-        self.__dict__["model"] = model.eval().requires_grad_(False)
         self.capture = Capture(model, layers, truncate=truncate)
-        self.channels_last = False
-        self.cast = False
-        self.compiled = compile
-        self._compiled: tuple[str, Callable[..., list[Tensor]]] | None = None  # path of a part, and what runs it
+        set_training(model, False)
+        self.__dict__["model"] = model.requires_grad_(False)
+        self._submodules = list(model.modules())  # walking through a large model in each step takes a millisecond
+        self.channels_last = channels_last
+        self.cast = cast
+        self.run = run
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> dict[Layer, Tensor]:
         """Features by layer, for inputs as the model takes them."""
-        args, kwargs = tree_map_only(Tensor, self._prepare_input, (args, kwargs))
-        device = self._example_weight().device.type
-        with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and not self.cast):
+        args, kwargs = self.prepare_inputs((args, kwargs))
+        weight = self._example_weight()
+        device = "cpu" if weight.is_meta else weight.device.type  # the meta device knows no autocast
+        autocast = torch.autocast(device, enabled=torch.is_autocast_enabled(device) and not self.cast)
+        with autocast, self._evaluating():
             # Inside a graph that somebody else compiles, the teacher is a part of it.
-            separate = self.compiled and not torch.compiler.is_compiling()
-            features = self._run_compiled(args, kwargs) if separate else self.capture(*args, **kwargs)[1].values()
-            return dict(zip(self.capture.layers, features, strict=True))
+            if self.run is None or torch.compiler.is_compiling():
+                return self.capture(*args, **kwargs)[1]
+            return dict(zip(self.capture.layers, self.run(self, (args, kwargs)), strict=True))
 
-    def _run_compiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-        if self._compiled is None:
-            path = part_to_compile(self.model, [layer.path for layer in self.capture.layers], args, kwargs)
-            capture = self.capture.of_part(path)
-            self._compiled = path, torch.compile(lambda *args, **kwargs: list(capture(*args, **kwargs)[1].values()))
-        path, run = self._compiled
-        inputs = inputs_of(self.model, path, args, kwargs)
-        if inputs is None:
-            raise RuntimeError(f"{path} of {type(self.model).__name__} did not run in this forward")
-        args, kwargs = tree_map_only(Tensor, self._prepare_input, inputs)
-        return run(*args, **kwargs)
+    def prepare_inputs(self, inputs: Inputs) -> Inputs:
+        """Inputs of the model or of a part of it, in the precision and memory format that it wants."""
+        prepared: Inputs = tree_map_only(Tensor, self._prepare_input, inputs)
+        return prepared
 
     def _prepare_input(self, tensor: Tensor) -> Tensor:
         if self.cast and tensor.is_floating_point():
@@ -68,13 +79,36 @@ class Teacher(nn.Module):
             tensor = tensor.contiguous(memory_format=torch.channels_last)
         return tensor
 
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        # Someone may have called train() on the model, or the student's train() reaches a module that both share.
+        training = [module for module in self._submodules if module.training]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
     def _example_weight(self) -> Tensor:
         return next(self.model.parameters(), torch.empty(0))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled": None}  # or a deep copy would run the original's weights
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Teacher:
-        # .to(), .cuda() and .half() call this on every submodule, which the model is not.
-        self.model._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        """Move the model, which is no submodule, as ``.to()``, ``.cuda()`` and ``.half()`` ask, and keep its values.
+
+        Raises:
+            RuntimeError: It would lose them, as by ``to_empty()`` from the meta device.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            if tensor.is_meta and not result.is_meta:
+                raise RuntimeError(
+                    "the teacher is on the meta device, and no checkpoint of what holds it has its weights; "
+                    "call teacher.to_empty(device=...) and teacher.load_state_dict(...) before it is handed over"
+                )
+            return result if result is tensor or result.is_meta else result.copy_(tensor)  # to_empty() gives it none
+
+        self.model._apply(moved, recurse)  # type: ignore[no-untyped-call]
         return self

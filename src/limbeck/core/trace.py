@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -38,13 +39,12 @@ class Trace(NamedTuple):
 def trace(model: nn.Module, example: Example) -> Trace:
     """Run a model once in eval mode, and list the calls of its submodules, its own among them.
 
-    Gradients are as the caller has them. What is compiled is not seen.
+    Gradients are as the caller has them. What is compiled or scripted is not seen.
 
     Args:
         model: Any module; its modes are restored, and no hook stays.
         example: What to call it with.
 
-    >>> import torch
     >>> output, calls = trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.zeros(1, 2, 2))
     >>> [(call.path, tuple(call.output.shape)) for call in calls]
     [('0', (1, 4)), ('1', (1, 2)), ('', (1, 2))]
@@ -65,7 +65,8 @@ def tracing(model: nn.Module) -> Iterator[list[Call]]:
     def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         calls.append(Call(paths[module], module, args, kwargs, output, entered.pop(), _versions(output)))
 
-    paths = {module: path for path, module in model.named_modules()}
+    named = model.named_modules()
+    paths = {module: path for path, module in named if not isinstance(module, torch.jit.ScriptModule)}  # takes no hooks
     hooks = [
         hook
         for module in paths

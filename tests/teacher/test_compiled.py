@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck.core.parts import inputs_of, part_to_compile
+from limbeck.teacher.compiled import inputs_of, part_to_compile
 from tests.networks import convnet, images
 
 

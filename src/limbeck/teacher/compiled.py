@@ -1,15 +1,41 @@
-"""The part of a model that a compiler can make one graph of."""
+"""Run a teacher compiled, or the part of it that a compiler can make one graph of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from limbeck.core.modules import find
+from limbeck.core.teacher import Inputs, Teacher
 
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]  # positional, and by name
+
+class Compiled:
+    """What runs a teacher, for ``Teacher(run=...)``: compiled, once its first inputs are known.
+
+    The compiler drops what the layers do not need. Of a model that takes lists of images, as detectors do, a part that
+    takes none is compiled.
+    """
+
+    def __init__(self) -> None:
+        self._compiled: tuple[str, Callable[..., list[Tensor]]] | None = None  # path of the part, and what runs it
+
+    def __call__(self, teacher: Teacher, inputs: Inputs) -> list[Tensor]:
+        if self._compiled is None:
+            path = part_to_compile(teacher.model, [layer.path for layer in teacher.capture.layers], *inputs)
+            capture = teacher.capture.of_part(path)
+            self._compiled = path, torch.compile(lambda *args, **kwargs: list(capture(*args, **kwargs)[1].values()))
+        path, run = self._compiled
+        inputs_of_part = inputs_of(teacher.model, path, *inputs)
+        if inputs_of_part is None:
+            raise RuntimeError(f"{path} of {type(teacher.model).__name__} did not run in this forward")
+        args, kwargs = teacher.prepare_inputs(inputs_of_part)
+        return run(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_compiled": None}  # or a deep copy would run the original's weights
 
 
 def part_to_compile(model: nn.Module, paths: Sequence[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
