@@ -97,7 +97,10 @@ class Runs:
                 return None
             started, outcome = time.process_time(), Outcome(0.0)
             try:
-                outcome = Outcome(train(make(), folder, resume=True, quiet=True).last[metric])
+                ended = train(make(), folder, resume=True, quiet=True)
+                if not ended.finished:
+                    raise SystemExit(f"stopped in {folder}; the same command goes on")
+                outcome = Outcome(ended.last[metric])
             except FloatingPointError as error:
                 outcome = Outcome(0.0, diverged=str(error))
             print(f"{name}: {outcome} ({time.process_time() - started:.0f} s)", flush=True)

@@ -34,13 +34,39 @@ def learning_rate(budget: Budget, step: int, steps: int, steps_per_epoch: int) -
     return budget.highest_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], budget: Budget) -> torch.optim.Optimizer:
-    """SGD or AdamW over two groups: weights are decayed, norms and biases are not."""
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], budget: Budget, loaded: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over groups: weights are decayed, norms and biases are not; what was loaded learns more slowly.
+
+    Args:
+        parameters: All; those that need no gradient are left out.
+        budget: Optimizer, decay, and rates.
+        loaded: Those that start from trained weights, with ``budget.loaded_rate`` of the rate.
+    """
+    slow = {id(parameter) for parameter in loaded}
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": budget.decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in chosen if (p.ndim > 1) == decayed],
+            "weight_decay": budget.decay if decayed else 0.0,
+            "part": part,
+        }
+        for part, chosen in _by_part(parameters, slow, budget.loaded_rate)
+        for decayed in (True, False)
     ]
     if budget.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=budget.highest_rate)
     return torch.optim.SGD(groups, lr=budget.highest_rate, momentum=0.9, nesterov=True)
+
+
+def _by_part(parameters: Iterable[nn.Parameter], slow: set[int], part: float) -> list[tuple[float, list[nn.Parameter]]]:
+    """The trained parameters by the part of the learning rate that they learn at; the second group only if need be."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    quick = [p for p in trained if id(p) not in slow]
+    return [(1.0, quick), (part, [p for p in trained if id(p) in slow])] if slow else [(1.0, quick)]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its part of a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["part"]

@@ -58,6 +58,9 @@ class Budget:
     """Steps between checkpoints; there is one after each evaluation too."""
     seed: int = 0
     """Of everything random."""
+    loaded_rate: float = 0.1
+    """Learning rate of what starts from trained weights, as a part of that of everything else: a tenth, so that a new
+    classifier learns before it spoils what is below it."""
     usual: tyro.conf.Suppress[Usual] = CLASSIFIER
     """Where the rate and decay that are not given come from."""
 
@@ -69,6 +72,8 @@ class Budget:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if self.clip is not None and self.clip <= 0:
             raise ValueError(f"clip is {self.clip}; it must be above 0, or None for no clipping")
+        if not 0 <= self.loaded_rate <= 1:
+            raise ValueError(f"loaded_rate is {self.loaded_rate}; it is a part of the learning rate, from 0 to 1")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema is {self.ema}; it is a decay between 0 and 1, such as 0.999")
 
