@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from limbeck.data.images import first_of_each_class, load_images
+from limbeck.tasks.classification.dataset import first_of_each_class, load_images
 
 MOST = 600  # crops of one class, or blood cells would be red ones nearly all
 SMALLEST = 16  # pixels, of the shorter side of a crop

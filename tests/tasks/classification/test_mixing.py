@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from limbeck.data.images import UNLABELLED, Images
+from limbeck.tasks.classification.dataset import UNLABELLED, Images
 from limbeck.tasks.classification.mixing import MixedImages, Mixing
 from limbeck.tasks.classification.transforms import TrainImages
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from limbeck.data.images import UNLABELLED
 from limbeck.data.order import Key, seeded
+from limbeck.tasks.classification.dataset import UNLABELLED
 from limbeck.tasks.classification.transforms import Batch, TrainImages
 
 
