@@ -1,116 +1,151 @@
+import contextlib
+import io
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from limbeck.data.images import first_of_each_class, load_images, read_folder, read_unlabelled, split
+from limbeck.data.images import TURNS, read_image, said_otherwise, size_of, typical_size
+
+HEIGHT, WIDTH = 6, 10
+ORIENTATION = 0x0112
 
 
-def paint(path, colour=(200, 10, 10), size=(12, 10)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+def ramp(low, high, kind):
+    """Grey pixels that rise from left to right."""
+    return np.linspace(low, high, WIDTH).astype(kind)[None].repeat(HEIGHT, 0)
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for part, count in (("train", 4), ("val", 2)):
-        for name in ("cat", "dog"):
-            for number in range(count):
-                paint(tmp_path / part / name / f"{number}.png")
-    return tmp_path
+def shades(path):
+    """The grey of each column, which all rows and channels share."""
+    pixels = read_image(path)
+    assert pixels.shape == (3, HEIGHT, WIDTH)
+    assert pixels.dtype == torch.uint8
+    assert (pixels == pixels[:1, :1]).all()
+    return pixels[0, 0].tolist()
 
 
-def test_a_folder_with_train_and_val_gives_classes_in_alphabetical_order(folder):
-    train, val = load_images(str(folder))
-    assert train.classes == val.classes == ["cat", "dog"]
-    assert list(train.labels) == [0] * 4 + [1] * 4
-    assert len(val) == 4
-    assert train.read(0).shape == (3, 10, 12)
-    assert train.read(0).dtype == torch.uint8
-    assert train.read(0)[:, 0, 0].tolist() == [200, 10, 10]
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_of_16_bits_the_upper_8_are_kept(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    values = ramp(0, 65535, np.uint16)
+    Image.fromarray(values).save(path)
+    assert shades(path) == (values[0] // 256).tolist()
 
 
-def test_one_folder_is_split_by_seed_within_every_class(folder):
-    train, val = load_images(str(folder / "train"), seed=3)
-    again, _ = load_images(str(folder / "train"), seed=3)
-    assert [train.labels.count(label) for label in (0, 1)] == [3, 3]
-    assert [val.labels.count(label) for label in (0, 1)] == [1, 1]
-    assert not set(train.items) & set(val.items)
-    assert train.items == again.items
+def test_grey_of_32_bits_is_read_where_it_fits_into_16(tmp_path):
+    path = tmp_path / "a.tif"
+    values = ramp(0, 65535, np.int32)
+    Image.fromarray(values).save(path)
+    assert shades(path) == (values[0] // 256).tolist()
+    Image.fromarray(ramp(-5, 70000, np.int32)).save(path)
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read.*from -5 to 70000, which should be from 0 to 65535"):
+        read_image(path)
 
 
-def test_a_corrupt_image_is_an_error_that_names_the_file(folder):
-    bad = folder / "train" / "cat" / "0.png"
-    bad.write_bytes(bad.read_bytes()[:40])
-    train, _ = load_images(str(folder))
-    with pytest.raises(ValueError, match=r"cat/0\.png cannot be read as an image.*--skip-bad-images"):
-        train.read(0)
+@pytest.mark.parametrize("highest", [1, 255])
+def test_floating_point_pixels_are_shares_or_from_0_to_255(tmp_path, highest):
+    path = tmp_path / "a.tif"
+    Image.fromarray(ramp(0, highest, np.float32)).save(path)
+    assert shades(path) == np.rint(np.linspace(0, 255, WIDTH)).astype(int).tolist()
 
 
-def test_bad_images_can_be_skipped_and_are_counted(folder):
-    (folder / "train" / "cat" / "0.png").write_bytes(b"no image")
-    train, _ = load_images(str(folder), skip_bad=True)
-    assert len(train) == 7
-    assert any("skipped 1 unreadable images: 0.png" in note for note in train.notes)
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (0, 3000), (0, float("nan"))])
+def test_floating_point_pixels_of_another_range_are_refused(tmp_path, low, high):
+    path = tmp_path / "a.tif"
+    Image.fromarray(ramp(low, high, np.float32)).save(path)
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read.*which should be from 0 to 255"):
+        read_image(path)
 
 
-def test_files_that_are_no_images_are_counted(folder):
-    (folder / "train" / "cat" / "notes.txt").write_text("")
-    assert any("1 files are no images" in note for note in load_images(str(folder))[0].notes)
+def photograph():
+    """White above, red at the left, so that every turn and mirror image of it differs."""
+    pixels = np.zeros((HEIGHT * 8, WIDTH * 8, 3), np.uint8)
+    pixels[:8] = 255
+    pixels[8:, :8, 0] = 255
+    return Image.fromarray(pixels)
 
 
-def test_an_empty_class_names_its_folder(folder):
-    (folder / "train" / "emu").mkdir()
-    with pytest.raises(ValueError, match=r"train/emu holds no readable image"):
-        load_images(str(folder))
+BACK = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}  # the others are their own inverse
 
 
-def test_empty_missing_and_flat_folders_are_errors(tmp_path):
-    with pytest.raises(ValueError, match="no folder"):
-        load_images(str(tmp_path / "nothing"))
-    with pytest.raises(ValueError, match="has no class folders"):
-        load_images(str(tmp_path))
-    with pytest.raises(ValueError, match="holds no image"):
-        read_unlabelled(tmp_path, ["cat"])
-    with pytest.raises(ValueError, match="no folder"):
-        read_unlabelled(tmp_path / "nothing", ["cat"])
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_an_image_is_turned_as_its_exif_orientation_says(tmp_path, orientation, ending):
+    path = tmp_path / f"a.{ending}"
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    upright = photograph()
+    lossless = {"lossless": True} if ending == "webp" else {}
+    upright.transpose(BACK.get(orientation, TURNS[orientation])).save(path, exif=exif, **lossless)
+    assert size_of(path) == (upright.height, upright.width)
+    seen = read_image(path).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(seen - np.asarray(upright).astype(int)).mean() < 4  # of 255: the loss of a JPEG
 
 
-def test_classes_that_differ_between_train_and_val_are_named(folder):
-    paint(folder / "val" / "emu" / "0.png")
-    with pytest.raises(ValueError, match=r"not the same classes; only one has \['emu'\]"):
-        load_images(str(folder))
+@pytest.mark.parametrize("orientation", [0, 1, 9])
+def test_an_orientation_that_is_none_turns_nothing(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    photograph().save(tmp_path / "a.png", exif=exif)
+    assert (read_image(tmp_path / "a.png").permute(1, 2, 0).numpy() == np.asarray(photograph())).all()
 
 
-def test_a_class_of_one_image_cannot_be_split(tmp_path):
-    paint(tmp_path / "cat" / "0.png")
-    with pytest.raises(ValueError, match="class cat has one image only"):
-        load_images(str(tmp_path))
+def test_damaged_exif_is_no_reason_to_refuse_the_pixels(tmp_path):
+    photograph().save(tmp_path / "a.png", exif=b"Exif\0\0no exif at all")
+    assert size_of(tmp_path / "a.png") == (HEIGHT * 8, WIDTH * 8)
+    assert read_image(tmp_path / "a.png").shape == (3, HEIGHT * 8, WIDTH * 8)
 
 
-def test_a_subset_is_even_over_the_classes_and_stays_when_it_grows(folder):
-    images = read_folder(folder / "train")
-    chosen = first_of_each_class(images, 4, seed=0)
-    assert sorted(images.labels[i] for i in chosen) == [0, 0, 1, 1]
-    assert set(chosen) < set(first_of_each_class(images, 6, seed=0))
-    with pytest.raises(ValueError, match="asked for 9 of 8"):
-        first_of_each_class(images, 9, seed=0)
+def test_an_annotation_of_the_unturned_image_is_told_of_its_orientation(tmp_path):
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.new("RGB", (40, 30)).save(path, exif=exif)
+    assert said_otherwise(path, (40, 30), "its json says") == ""
+    assert "a.jpg is 30x40 pixels, its json says 40x30; it is turned as its EXIF orientation says" in said_otherwise(
+        path, (30, 40), "its json says"
+    )
+    assert said_otherwise(path, (9, 9), "its json says").endswith("a.jpg is 30x40 pixels, its json says 9x9")
 
 
-def test_digits_are_ten_classes_of_three_channel_images():
-    train, val = load_images("digits")
-    assert len(train) + len(val) == 1797
-    assert train.read(0).shape == (3, 8, 8)
-    assert train.read(0).max() == 255
-    assert sorted(set(train.labels)) == list(range(10))
-    assert split(train, 0.5, seed=0)[0].items.shape[1:] == (3, 8, 8)
+def test_an_image_above_the_limit_of_pil_is_named(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 30)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    for read in (read_image, size_of):
+        with pytest.raises(ValueError, match=r"large\.png has more pixels than PIL opens .*1200 pixels.*cut it into"):
+            read(tmp_path / "large.png")
 
 
-def test_a_cifar_that_cannot_be_downloaded_says_so(tmp_path, monkeypatch):
-    from torchvision import datasets
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of PIL, of tags that it leaves out
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp", "bmp", "tiff", "gif", "ppm"])
+def test_a_damaged_file_is_read_or_refused_as_no_image(tmp_path, form):
+    """Whatever PIL raises of it."""
+    file = io.BytesIO()
+    Image.effect_noise((40, 30), 50).convert("RGB").save(file, form)
+    whole = np.frombuffer(file.getvalue(), np.uint8)
+    generator = np.random.default_rng(0)
+    path = tmp_path / "damaged"
+    refused = 0
+    for trial in range(60):
+        content = whole.copy()[: len(whole) if trial % 2 else generator.integers(len(whole))]
+        if len(content):
+            places = generator.integers(min(len(content), 200 if trial % 3 else len(content)), size=trial % 4)
+            content[places] = generator.integers(256, size=len(places))
+        path.write_bytes(content.tobytes())
+        for read in (size_of, read_image):
+            with contextlib.suppress(ValueError):
+                read(path)
+                continue
+            refused += 1
+    assert refused > 20
 
-    def refuse(*_, **__):
-        raise OSError("no network")
 
-    monkeypatch.setattr(datasets.CIFAR10, "__init__", refuse)
-    with pytest.raises(ValueError, match="could not be downloaded: no network"):
-        load_images(f"cifar10:{tmp_path}")
+def test_the_typical_size_is_no_single_images(tmp_path):
+    paths = []
+    for number, size in enumerate([(1, 1), (40, 30), (40, 30), (32, 34), (4000, 10)]):
+        paths.append(tmp_path / f"{number}.png")
+        Image.new("L", size).save(paths[-1])
+    assert typical_size(paths) == (30, 40)
+    assert typical_size(paths[1:2] * 300 + paths[:1] * 100) == (30, 40)

@@ -14,9 +14,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from limbeck.data.images import Images, load_images
 from limbeck.models.build import Inputs, build_model, read_card
 from limbeck.models.checkpoints import load_weights
+from limbeck.tasks.classification.dataset import Images, load_images
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import ValImages
 from limbeck.tasks.detection.checkpoints import load_detector
@@ -106,7 +106,7 @@ class OfImages:
         if weights is not None:
             load_weights(model, weights, name=name)
         card = Path(name) / "student.safetensors"  # a run is measured as it was trained
-        load_size = read_card(card)["load_size"] if card.is_file() else min(inputs.size, *self.images.read(0).shape[1:])
+        load_size = read_card(card)["load_size"] if card.is_file() else min(inputs.size, *self.images.typical_size())
         return self._measure(model, inputs, load_size, teacher=True)
 
     def measure(self, run: Path) -> dict[str, float]:

@@ -1,199 +1,110 @@
-"""Labelled and unlabelled images: from folders, from torchvision's CIFAR, from scikit-learn's digits."""
+"""Image files as pixels: 8 bits a channel, whatever the file has, and upright."""
 
 from __future__ import annotations
 
-import dataclasses
+import statistics
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
-UNLABELLED = -1
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images with a label each; ``UNLABELLED`` where it has none."""
-
-    items: Sequence[Path] | Tensor  # files, or (N, 3, H, W) uint8
-    labels: Sequence[int]
-    classes: list[str]
-    notes: list[str] = field(default_factory=list)  # what was skipped, for the user to read
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def read(self, index: int) -> Tensor:
-        """One image (3, H, W) uint8; ``ValueError`` that names the file where it cannot be read."""
-        item = self.items[index]
-        if isinstance(item, Tensor):
-            return item
-        try:
-            return read_image(item)
-        except ValueError as error:
-            raise ValueError(f"{error}, or pass --skip-bad-images") from None
-
-    def take(self, indices: Sequence[int]) -> Images:
-        items = self.items[list(indices)] if isinstance(self.items, Tensor) else [self.items[i] for i in indices]
-        return dataclasses.replace(self, items=items, labels=[self.labels[i] for i in indices])
+UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error)  # of damaged files
+TURNS = {  # by EXIF orientation: what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SAMPLED = 200  # images whose sizes stand for those of all
 
 
 def read_image(path: Path) -> Tensor:
-    with _opened(path) as image:
-        pixels: Tensor = pil_to_tensor(image.convert("RGB"))
+    """One image (3, H, W) uint8, turned as its EXIF orientation says.
+
+    Integers of 16 bits become their upper 8; floating-point pixels are taken to lie from 0 to 1 if none is above 1,
+    and else from 0 to 255. An alpha channel is left out.
+
+    Raises:
+        ValueError: The file cannot be read as an image.
+    """
+    with opened(path) as image:
+        turn = TURNS.get(orientation_of(image))
+        rgb = (_in_8_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
+        pixels: Tensor = pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
         return pixels
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Height and width in pixels, of which only the head of the file tells."""
-    with _opened(path) as image:
-        return image.height, image.width
+    """Height and width in pixels of the upright image, of which only the head of the file tells."""
+    with opened(path) as image:
+        return upright_size(image)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width in pixels, once the image is turned as its EXIF orientation says."""
+    return (image.width, image.height) if orientation_of(image) >= 5 else (image.height, image.width)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where the head of the file has none, or PIL turns the image itself."""
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except UNREADABLE:  # a damaged block of EXIF says nothing of the pixels
+        return 1
+    return orientation if orientation in TURNS else 1
+
+
+def said_otherwise(path: Path, size: tuple[int, int], where: str) -> str:
+    """What is wrong where an annotation has another height and width than its image; empty where nothing is."""
+    height, width = size_of(path)
+    if (height, width) == size:
+        return ""
+    what = f"{path} is {width}x{height} pixels, {where} {size[1]}x{size[0]}"
+    with opened(path) as image:
+        stored = orientation_of(image) >= 5 and size == (image.height, image.width)
+    turned = "; it is turned as its EXIF orientation says: if it was annotated unturned, take out that tag"
+    return what + turned * stored
+
+
+def typical_size(paths: Sequence[Path]) -> tuple[int, int]:
+    """The median height and the median width of a sample of images, so that no single one decides."""
+    chosen = [paths[place * len(paths) // SAMPLED] for place in range(SAMPLED)] if len(paths) > SAMPLED else paths
+    heights, widths = zip(*map(size_of, chosen), strict=True)
+    return statistics.median_low(heights), statistics.median_low(widths)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path, kind: str = "an image") -> Iterator[Image.Image]:
+    """A file as PIL opens it; whatever goes wrong then or with its pixels is a ``ValueError`` that names the file."""
     try:
         with Image.open(path) as image:
             yield image
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} has more pixels than PIL opens ({error}); cut it into smaller images") from None
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as {kind} ({error}); repair or remove it") from None
 
 
-def load_images(data: str, *, skip_bad: bool = False, seed: int = 0) -> tuple[Images, Images]:
-    """Training and validation images.
-
-    Args:
-        data: A folder with ``train/CLASS/*.jpg`` and ``val/`` or ``test/`` likewise; one with ``CLASS/*.jpg``, of which
-            a tenth is split off by seed; ``cifar10:DIR`` or ``cifar100:DIR``, downloaded to DIR by torchvision; or
-            ``digits``.
-        skip_bad: Read every file once beforehand, and leave out those that are no readable image.
-        seed: Of the split.
-
-    Raises:
-        ValueError: No images, an empty class, classes that differ between the parts, or an unreadable file.
-    """
-    name, _, root = data.partition(":")
-    if name in ("cifar10", "cifar100") and root:
-        return _cifar(name, root)
-    if data == "digits":
-        return split(_digits(), 0.25, seed)
-    folder = Path(data)
-    if not folder.is_dir():
-        raise ValueError(f"no folder {folder}; pass a folder of images, cifar10:DIR, cifar100:DIR or digits")
-    held_out = [folder / part for part in ("val", "test") if (folder / part).is_dir()]
-    if not (folder / "train").is_dir():
-        return split(read_folder(folder, skip_bad=skip_bad), 0.1, seed)
-    if not held_out:
-        return split(read_folder(folder / "train", skip_bad=skip_bad), 0.1, seed)
-    train, val = (read_folder(part, skip_bad=skip_bad) for part in (folder / "train", held_out[0]))
-    if train.classes != val.classes:
-        differ = sorted(set(train.classes) ^ set(val.classes))
-        raise ValueError(f"{folder}: train and {held_out[0].name} have not the same classes; only one has {differ[:5]}")
-    return train, val
-
-
-def read_folder(folder: Path, *, skip_bad: bool = False) -> Images:
-    """Images of ``folder/CLASS/**``, labelled by the class folder's place in alphabetical order."""
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    if not classes:
-        raise ValueError(f"{folder} has no class folders; it should hold CLASS/IMAGE.jpg for every class")
-    items: list[Path] = []
-    labels: list[int] = []
-    notes: list[str] = []
-    for label, name in enumerate(classes):
-        files, note = list_files(folder / name, skip_bad=skip_bad)
-        if not files:
-            raise ValueError(f"class folder {folder / name} holds no readable image; fill or remove it")
-        items += files
-        labels += [label] * len(files)
-        notes += note
-    return Images(items, labels, classes, notes)
-
-
-def read_unlabelled(folder: Path, classes: list[str], *, skip_bad: bool = False) -> Images:
-    """Every image below a folder, without labels."""
-    if not folder.is_dir():
-        raise ValueError(f"no folder {folder} of unlabelled images")
-    files, notes = list_files(folder, skip_bad=skip_bad)
-    if not files:
-        raise ValueError(f"{folder} holds no image; the endings read are {' '.join(sorted(EXTENSIONS))}")
-    return Images(files, [UNLABELLED] * len(files), classes, notes)
-
-
-def list_files(folder: Path, *, skip_bad: bool) -> tuple[list[Path], list[str]]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    images = [path for path in files if path.suffix.lower() in EXTENSIONS]
-    notes = [f"{folder}: {len(files) - len(images)} files are no images by their ending"] * (len(files) > len(images))
-    bad = [path for path in images if skip_bad and not _readable(path)]
-    if bad:
-        images = [path for path in images if path not in set(bad)]
-        notes.append(f"{folder}: skipped {len(bad)} unreadable images: {', '.join(path.name for path in bad)}")
-    return images, notes
-
-
-def _readable(path: Path) -> bool:
-    try:
-        read_image(path)
-    except ValueError:
-        return False
-    return True
-
-
-def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
-    """Split a fraction of every class off for validation, by seed."""
-    kept, held_out = [], []
-    for members in shuffled_by_class(images, seed):
-        count = max(1, round(fraction * len(members)))
-        if count == len(members):
-            raise ValueError(f"class {images.classes[images.labels[members[0]]]} has one image only; a split needs two")
-        held_out += members[:count]
-        kept += members[count:]
-    return images.take(sorted(kept)), images.take(sorted(held_out))
-
-
-def first_of_each_class(images: Images, count: int, seed: int) -> list[int]:
-    """Indices of ``count`` images chosen by seed, as evenly over the classes as they allow."""
-    if count > len(images):
-        raise ValueError(f"asked for {count} of {len(images)} images")
-    ranked = [(rank, index) for members in shuffled_by_class(images, seed) for rank, index in enumerate(members)]
-    return sorted(index for _, index in sorted(ranked)[:count])
-
-
-def shuffled_by_class(images: Images, seed: int) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(seed)
-    members: dict[int, list[int]] = {}
-    for index in torch.randperm(len(images), generator=generator).tolist():
-        members.setdefault(images.labels[index], []).append(index)
-    return [members[label] for label in sorted(members)]
-
-
-def _cifar(name: str, root: str) -> tuple[Images, Images]:
-    from torchvision import datasets
-
-    dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    try:
-        parts = [dataset(root, train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{name} is not in {root} and could not be downloaded: {error}") from None
-    train, val = (
-        Images(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), part.targets, part.classes)
-        for part in parts
-    )
-    return train, val
-
-
-def _digits() -> Images:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise ValueError("the digits come with scikit-learn: pip install 'limbeck[digits]'") from None
-    digits = load_digits()
-    grey = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)  # (N, 8, 8)
-    images = grey.unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
-    return Images(images, digits.target.tolist(), [str(name) for name in digits.target_names])
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Grey pixels of 16 or 32 bits, which PIL would cut off at 255."""
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if image.mode == "F":
+        limit, scale = 255, 255.0 if high <= 1 else 1.0
+    else:
+        limit, scale = 65535, 1 / 256
+    if not 0 <= low <= high <= limit:  # nor is it so for NaN
+        raise ValueError(f"its {image.mode} pixels lie from {low:g} to {high:g}, which should be from 0 to {limit}")
+    scaled = np.floor(values * scale) if scale < 1 else np.rint(values * scale)
+    return Image.fromarray(scaled.astype(np.uint8))

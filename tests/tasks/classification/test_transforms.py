@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from limbeck.data.images import load_images
 from limbeck.models.build import Inputs
+from limbeck.tasks.classification.dataset import load_images
 from limbeck.tasks.classification.transforms import Preprocess, TrainImages, ValImages, augmentation
 
 

@@ -1,5 +1,6 @@
 import re
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -171,7 +172,7 @@ def test_a_value_that_is_no_class_names_the_mask(folder, part):
 
 def test_a_mask_of_another_size_than_its_image_names_both(folder):
     Image.new("L", (5, 4)).save(folder / "train" / "masks" / "b.png")
-    assert_refused(folder, "train/masks/b.png is 5x4 pixels", "train/images/b.png is 8x6")
+    assert_refused(folder, "train/images/b.png is 8x6 pixels, its mask", "train/masks/b.png has 5x4")
 
 
 def test_missing_masks_are_counted_and_the_first_image_named(folder):
@@ -293,3 +294,13 @@ def test_what_is_wrong_with_cityscapes_names_the_file(tmp_path):
     assert_refused(tmp_path, "bonn_000002_000019_gtFine_labelIds.png holds the values [34]", "none of the 19 classes")
     (tmp_path / "gtFine" / "val" / "bonn" / "bonn_000002_000019_gtFine_labelIds.png").unlink()
     assert_refused(tmp_path, "1 images have no mask, the first should be", "gtFine/val/bonn/bonn_000002_000019_gtFine")
+
+
+def test_a_mask_of_16_bits_is_read_where_its_values_fit_into_8(folder):
+    path = folder / "train" / "masks" / "a.png"
+    for values in ([0, 1, 2, 255], [0, 1, 2, 256]):
+        pixels = np.resize(np.array(values, np.uint16), (HEIGHT, WIDTH))
+        Image.fromarray(pixels).save(path)
+        if values[-1] == IGNORED:
+            assert load_masks(folder)[0].read_mask(0)[0, 0].tolist() == [0, 1, 2, 255] * 2
+    assert_refused(folder, "train/masks/a.png is no index mask but of mode I;16")

@@ -11,10 +11,16 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from limbeck.data.images import UNLABELLED, Images, first_of_each_class, load_images, read_unlabelled
 from limbeck.methods.pairing import Side, make_matches
 from limbeck.models.build import Inputs, build_model
 from limbeck.models.checkpoints import load_weights
+from limbeck.tasks.classification.dataset import (
+    UNLABELLED,
+    Images,
+    first_of_each_class,
+    load_images,
+    read_unlabelled,
+)
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import Augment, TrainImages, ValImages, augmentation
 from limbeck.training.recipe import EXAMPLES, Budget, Recipe
@@ -42,7 +48,7 @@ class Data:
     shift: no flip (digits, letters); none."""
     load_size: int | None = None
     """Pixels at which images are augmented, before each model gets its own size. By default the larger of the models'
-    sizes, but no more than the shorter side of the first training image."""
+    sizes, but no more than the shorter side of a typical training image (the median)."""
     skip_bad_images: bool = False
     """Read every file beforehand and leave out those that cannot be read, with a line that says how many."""
     data_seed: int = 0
@@ -213,7 +219,7 @@ def _model(
 
 def _load_size(data: Data, images: Images, inputs: list[Inputs]) -> tuple[int, list[str]]:
     wanted = max(each.size for each in inputs)
-    size = data.load_size or min(wanted, *images.read(0).shape[1:])
+    size = data.load_size or min(wanted, *images.typical_size())
     sizes = " and ".join(str(each.size) for each in inputs)
     return size, [f"{len(images)} training images, augmented ({data.augment}) at {size} px, then brought to {sizes} px"]
 

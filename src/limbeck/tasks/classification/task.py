@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from limbeck.data.images import UNLABELLED
 from limbeck.models.build import Inputs
+from limbeck.tasks.classification.dataset import UNLABELLED
 from limbeck.tasks.classification.transforms import Batch, Preprocess
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from limbeck.data.images import Images
 from limbeck.data.order import Key, seeded
 from limbeck.models.build import Inputs
+from limbeck.tasks.classification.dataset import Images
 
 Augment = Literal["photo", "strong", "small", "shift", "none"]
 Batch = dict[str, Tensor]  # image (B, 3, S, S) uint8, label (B) int64, index (B) int64

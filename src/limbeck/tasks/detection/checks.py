@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeGuard
 
-from limbeck.data.images import size_of
+from limbeck.data.images import said_otherwise
 
 Entry = dict[str, Any]
 BEYOND = 1  # pixels that a box may reach over its image's edge, for annotation tools that round
@@ -66,13 +66,10 @@ def image_problem(entry: Entry, folder: Path) -> Problem | None:
     if not os.path.isfile(path):
         return Problem("missing images", f"{path} does not exist")
     try:
-        height, width = size_of(path)
+        wrong = said_otherwise(path, (entry["height"], entry["width"]), "its json says")
     except ValueError as error:
         return Problem("unreadable images", str(error))
-    if (height, width) != (entry["height"], entry["width"]):
-        said = f"{entry['width']}x{entry['height']}"
-        return Problem("images of another size", f"{path} is {width}x{height} pixels, its json says {said}")
-    return None
+    return Problem("images of another size", wrong) if wrong else None
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from limbeck.data.images import EXTENSIONS, read_image, size_of
+from limbeck.data.images import EXTENSIONS, opened, read_image, said_otherwise
 
 IGNORED = 255  # in a mask: of no class, for loss and metrics alike
 UNKNOWN = -1
@@ -64,17 +65,15 @@ class Masks:
 
 def read_values(path: Path) -> Tensor:
     """The values (1, H, W) of an index mask, uint8."""
-    try:
-        with Image.open(path) as mask:
-            if mask.mode not in ("L", "P", "1"):
-                raise ValueError(
-                    f"{path} is no index mask but of mode {mask.mode}: a mask holds one class index, 0 to 254, for "
-                    "each pixel"
-                )
+    with opened(path, "a mask") as mask:
+        if mask.mode.startswith("I") and 0 <= (wide := np.asarray(mask)).min() <= wide.max() <= IGNORED:
+            mask = Image.fromarray(wide.astype(np.uint8))  # more bits a pixel than are used
+        if mask.mode in ("L", "P", "1"):
             values: Tensor = pil_to_tensor(mask)
             return values
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as a mask ({error}); repair or remove it") from None
+    raise ValueError(
+        f"{path} is no index mask but of mode {mask.mode}: a mask holds one class index, 0 to 254, for each pixel"
+    )
 
 
 def load_masks(data: Path, *, ignore_index: int | None = None, seed: int = 0) -> tuple[Masks, Masks]:
@@ -194,9 +193,6 @@ def _look(masks: Masks, index: int) -> tuple[tuple[int, int], bool]:
     """Height and width of a mask, and whether any pixel of it has a class; its image should have the same."""
     mask = masks.read_mask(index)
     height, width = mask.shape[1:]
-    image = size_of(masks.images[index])  # not all of it: decoding is what takes long
-    if image != (height, width):
-        raise ValueError(
-            f"{masks.masks[index]} is {width}x{height} pixels, its image {masks.images[index]} is {image[1]}x{image[0]}"
-        )
+    if wrong := said_otherwise(masks.images[index], (height, width), f"its mask {masks.masks[index]} has"):
+        raise ValueError(wrong)
     return (height, width), bool((mask != IGNORED).any())

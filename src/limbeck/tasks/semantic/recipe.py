@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from limbeck.core.capture import Layer
-from limbeck.data.images import size_of
+from limbeck.data.images import typical_size
 from limbeck.data.order import some_of
 from limbeck.methods.pairing import Side, make_matches
 from limbeck.models.build import Inputs
@@ -43,9 +43,10 @@ class Data:
     images: int | None = None
     """Use only this many training images, chosen by --data-seed."""
     short_side: int | None = None
-    """Pixels that the shorter side of an image is brought to; its own by default. Masks are measured at their size."""
+    """Pixels that the shorter side of an image is brought to; by default that of a typical one. Masks are
+    measured at their size."""
     crop: tuple[int, int] | None = None
-    """Height and width of what is trained on; by default those of the first image, up to what the models can take."""
+    """Height and width of what is trained on; by default those of a typical image, up to what the models can take."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest factor by which training images are scaled."""
     colour: float = 0.5
@@ -191,7 +192,7 @@ def _masks(data: Data) -> tuple[Masks, Masks]:
 
 
 def _short_side(data: Data, masks: Masks) -> int:
-    return data.short_side or min(size_of(masks.images[0]))
+    return data.short_side or min(typical_size(masks.images))
 
 
 def _crop(data: Data, masks: Masks, inputs: Sequence[Inputs]) -> tuple[int, int]:
@@ -203,7 +204,7 @@ def _crop(data: Data, masks: Masks, inputs: Sequence[Inputs]) -> tuple[int, int]
                 f"crops of {data.crop[0]}x{data.crop[1]} do not fit: the models want multiples of {multiple}"
             )
         return data.crop
-    height, width = size_of(masks.images[0])
+    height, width = typical_size(masks.images)
     factor = _short_side(data, masks) / min(height, width) / multiple
     return math.ceil(height * factor) * multiple, math.ceil(width * factor) * multiple
 

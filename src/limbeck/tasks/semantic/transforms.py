@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,17 @@ from limbeck.tasks.semantic.dataset import IGNORED, Masks
 
 Batch = dict[str, Tensor]  # image (B, 3, H, W) uint8, mask (B, H, W) int64 (training) or as in the file (validation)
 Both = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Together:
+    """Changes an image and its mask alike; an object, since a loader's worker may get it pickled."""
+
+    compose: v2.Compose
+
+    def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        image, mask = self.compose(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return image.as_subclass(Tensor), mask.as_subclass(Tensor)
 
 
 def augmentation(
@@ -36,13 +48,7 @@ def augmentation(
     ]
     if colour:
         steps.append(v2.ColorJitter(colour, colour, colour))
-    compose = v2.Compose(steps)
-
-    def together(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        image, mask = compose(tv_tensors.Image(image), tv_tensors.Mask(mask))
-        return image.as_subclass(Tensor), mask.as_subclass(Tensor)
-
-    return together
+    return Together(v2.Compose(steps))
 
 
 class TrainMasks(Dataset[Batch]):
