@@ -143,6 +143,9 @@ class Capture:
                 f"layer {layer} of {name} was a {type(hooked).__name__} when it was hooked and is another module now, "
                 f"a {type(module).__name__}; replace modules (as convert_sync_batchnorm does) first"
             )
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        if not any(_is_ours(hook) for hook in hooks):
+            return f"layer {layer} of {name} is not hooked any more (unhook, remove); make a new Capture or Distiller"
         return f"layer {layer} of {name} did not run in this forward; match one that runs for these inputs"
 
 
@@ -169,6 +172,23 @@ def _changed(feature: Tensor, versions: list[tuple[Tensor, int]]) -> bool:
 
 def _one_storage(one: Tensor, other: Tensor) -> bool:
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def unhook(model: nn.Module) -> nn.Module:
+    """Take off a model, and give back, what every ``Capture`` has hooked to it: to pickle, script or export it whole.
+
+    Of a student when it is trained: ``unhook(distiller.student)``; of a deep copy of it too, as an average of its
+    weights is. A Distiller or Capture of the model then raises when it is called.
+    """
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
+                del hooks[key]
+    return model
+
+
+def _is_ours(hook: Any) -> bool:
+    return isinstance(hook, partial) and isinstance(getattr(hook.func, "__self__", None), Capture)
 
 
 class _Complete(BaseException):  # not Exception: a model may catch those

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Real
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +15,16 @@ from torch.utils._pytree import tree_map
 
 from limbeck.core.auto_weight import AutoWeight
 from limbeck.core.capture import Layer, as_layer
+from limbeck.core.checks import check_batch, check_criterion, check_projector, check_shapes, check_weight
+from limbeck.core.criterion import Criterion, Feature, declared_by, name_of
 from limbeck.core.modules import evaluating
 from limbeck.core.pace import paced
-from limbeck.core.precision import exact
+from limbeck.core.precision import as_weights, exact
 from limbeck.core.projectors import MakeProjector, fit_grid
 
-Criterion = Callable[..., Tensor]  # (student, teacher) -> scalar; nn.MSELoss() is one
-Feature = Tensor | tuple[Tensor, ...]
 Weight = float | Literal["auto"] | Callable[[float], float]
+
+_BUILT_CRITERIA: WeakSet[nn.Module] = WeakSet()
 
 
 class Match(nn.Module):
@@ -28,11 +33,7 @@ class Match(nn.Module):
     A map of another height or width is brought to the teacher's grid first, then goes through the projector, then to
     the criterion, in float32 also under mixed precision.
 
-    A criterion is any callable of (student, teacher) that gives a scalar. One with weights is an ``nn.Module`` with a
-    method ``build(student, teacher)``, called once with example features. What else it wants, it declares by an
-    attribute: ``needs_truth`` (it is called with ``truth`` as third argument; say in words what that is), ``any_shape``
-    (its features need not have one shape), ``mixed_precision`` (it takes features in low precision and mixes precisions
-    by itself).
+    A criterion is any callable of (student, teacher) that gives a scalar; what else it may have is in ``Declared``.
 
     Args:
         student: Layer of the student, or its dotted path; a tuple of them for a criterion that fuses several.
@@ -41,7 +42,9 @@ class Match(nn.Module):
         weight: Multiplies the criterion's value: a number; ``"auto"``, measured over the first batches (see
             ``AutoWeight``); or a function of progress in [0, 1], such as ``EarlyDecay(6.0)``, which then has to be told
             by ``Distiller.set_progress`` before each training step.
-        projector: Builds the trained map from the student's channels to the teacher's, such as ``conv1x1``.
+        projector: Builds the trained map from the student's channels to the teacher's, such as ``conv1x1``: called with
+            one example of each feature.
+        name: Of its loss; by default made of criterion and student layer, and of more where two would be the same.
         coupled: Train the weights of projector and criterion by the gradient of the weighted value, too.
 
     Two gradients: the student gets that of ``weight * criterion``, which is also the value that is reported. The
@@ -49,6 +52,10 @@ class Match(nn.Module):
     pace, whatever the weight and the number of positions. The normaliser is what the criterion gives for a student's
     feature of zeros, on the example: of a sum or mean of squares, that of the teacher's feature, which makes it the
     relative squared error. In the formulas of the papers, which ``coupled=True`` follows, one weight multiplies both.
+
+    Raises:
+        TypeError: The criterion or the projector is none.
+        ValueError: The weight is none, or not finite.
     """
 
     normaliser: Tensor | None  # of the gradient of the own weights; None where there are none, or they are coupled
@@ -63,16 +70,21 @@ class Match(nn.Module):
         weight: Weight = 1.0,
         projector: MakeProjector | None = None,
         coupled: bool = False,
+        name: str | None = None,
     ):
         super().__init__()
+        check_criterion(criterion)
+        check_weight(weight)
+        check_projector(projector)
         self.student = as_layers(student)
         self.teacher = as_layers(teacher)
         self.criterion = criterion
-        if weight != "auto" and not (callable(weight) or isinstance(weight, int | float)):
-            raise ValueError(f"weight is {weight!r}; it is a number, 'auto', or a function of progress in [0, 1]")
+        self.declared = declared_by(criterion)
+        self.name = name
+        self._built = False
         self.auto = AutoWeight() if weight == "auto" else None
         self.schedule = weight if callable(weight) else None
-        self.constant = float(weight) if isinstance(weight, int | float) else None
+        self.constant = float(weight) if isinstance(weight, Real) else None
         self.register_buffer("scheduled", None if self.schedule is None else torch.zeros(()), persistent=False)
         self.set_progress(0.0)
         self._progress_known = False  # until somebody else tells it
@@ -82,8 +94,7 @@ class Match(nn.Module):
         self.projector: nn.Module | None = None
 
     def __str__(self) -> str:
-        name = getattr(self.criterion, "__name__", type(self.criterion).__name__)
-        return f"{name}:{names_of(self.student)}"
+        return self.name or f"{name_of(self.criterion)}:{names_of(self.student)}"
 
     @property
     def weight(self) -> float | None:
@@ -108,23 +119,22 @@ class Match(nn.Module):
         self._progress_known = True
 
     def build(self, student: Feature, teacher: Feature) -> None:
-        """Build the projector and the criterion from one example of each feature."""
+        """Build projector and criterion from one example of each feature, on the student's device, as precise as it."""
+        self._check_unused()
+        check_batch(self, first_of(student), first_of(teacher))
+        like = exact(first_of(student))
         if self.make_projector is not None:
-            if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
+            if isinstance(student, tuple) or isinstance(teacher, tuple):
                 raise ValueError(f"{self}: a projector takes one layer of each model, not a tuple of layers")
-            example = fit_grid(student, teacher)
-            self.projector = self.make_projector(example, teacher).to(teacher.device)
+            self.projector = self.make_projector(fit_grid(exact(student), teacher), exact(teacher)).to(like)
         with evaluating(self):  # a batch norm of the projector is not to learn from the example
             student, teacher = self._arrange(student, teacher)
-        if hasattr(self.criterion, "build"):
-            self.criterion.build(student, teacher)
-            self.to(first_of(teacher).device)
-        elif (
-            isinstance(student, Tensor)
-            and isinstance(teacher, Tensor)
-            and not getattr(self.criterion, "any_shape", False)
-        ):
-            self._check_shapes(student, teacher)
+        if self.declared.build is not None:
+            self.declared.build(student, teacher)
+            if isinstance(self.criterion, nn.Module):
+                self.criterion.to(like)
+        elif isinstance(student, Tensor) and isinstance(teacher, Tensor) and not self.declared.any_shape:
+            check_shapes(names_of(self.student), student, names_of(self.teacher), teacher, self.projector)
 
     def set_pace(self, student: Feature, teacher: Feature, truth: Any = None) -> None:
         """Find the normaliser from the example, once everything is built."""
@@ -156,9 +166,10 @@ class Match(nn.Module):
 
     def forward(self, student: Feature, teacher: Feature, truth: Any = None) -> Tensor:
         """The criterion's value, not yet weighted."""
+        check_batch(self, first_of(student), first_of(teacher))
         with torch.autocast(first_of(student).device.type, enabled=False):
             student, teacher = self._arrange(student, teacher)
-            further = (truth,) if getattr(self.criterion, "needs_truth", False) else ()
+            further = (truth,) if self.declared.needs_truth else ()
             value: Tensor = self.criterion(student, teacher, *further)
             return value
 
@@ -171,23 +182,32 @@ class Match(nn.Module):
         return weighted
 
     def _arrange(self, student: Feature, teacher: Feature) -> tuple[Feature, Feature]:
-        if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
-            return tuple(map(exact, student)), tuple(map(exact, teacher))
-        if self.projector is not None or not getattr(self.criterion, "mixed_precision", False):
-            student, teacher = exact(student), exact(teacher)
-        student = fit_grid(student, teacher)
-        return student if self.projector is None else self.projector(student), teacher
+        """As the criterion takes them: on one grid, through the projector, in its precision."""
+        if isinstance(student, Tensor) and isinstance(teacher, Tensor):
+            if self.projector is None and self.declared.mixed_precision:
+                return fit_grid(student, teacher), teacher
+            student, teacher = fit_grid(exact(student), teacher), exact(teacher)
+            if self.projector is not None:
+                student = exact(self.projector(as_weights(student, self.projector)))
+        else:
+            student, teacher = _each(exact, student), _each(exact, teacher)
+        if isinstance(self.criterion, nn.Module) and not self.declared.mixed_precision:
+            in_its_precision = partial(as_weights, module=self.criterion)
+            return _each(in_its_precision, student), _each(in_its_precision, teacher)
+        return student, teacher
 
-    def _check_shapes(self, student: Tensor, teacher: Tensor) -> None:
-        if student.shape == teacher.shape:
-            return
-        remedy = "for other channels pass projector=conv1x1"
-        if student.ndim != teacher.ndim:
-            remedy = "read both as maps, for example Layer(path, read=tokens_to_map(prefix=1))"
-        raise ValueError(
-            f"student {names_of(self.student)} gives {tuple(student.shape)}, "
-            f"teacher {names_of(self.teacher)} gives {tuple(teacher.shape)}; {remedy}"
-        )
+    def _check_unused(self) -> None:
+        builds = self.declared.build is not None and isinstance(self.criterion, nn.Module)
+        if self._built:
+            raise ValueError(f"{self} is built for another Distiller already; make a Match for each")
+        if builds and self.criterion in _BUILT_CRITERIA:
+            raise ValueError(
+                f"the criterion of {self} is that of another match already, which building it anew would undo; "
+                f"pass each match its own {name_of(self.criterion)}()"
+            )
+        self._built = True
+        if builds:
+            _BUILT_CRITERIA.add(self.criterion)  # type: ignore[arg-type]
 
 
 def as_layers(layers: Layer | str | Sequence[Layer | str]) -> tuple[Layer, ...]:
@@ -207,3 +227,7 @@ def gather(features: dict[Layer, Tensor], layers: tuple[Layer, ...]) -> Feature:
 
 def first_of(feature: Feature) -> Tensor:
     return feature if isinstance(feature, Tensor) else feature[0]
+
+
+def _each(function: Callable[[Tensor], Tensor], feature: Feature) -> Any:
+    return function(feature) if isinstance(feature, Tensor) else tuple(map(function, feature))
