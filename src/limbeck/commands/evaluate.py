@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from limbeck.models.build import Inputs, build_model, read_card
 from limbeck.models.checkpoints import load_weights
-from limbeck.tasks.classification.dataset import Images, load_images
+from limbeck.tasks.classification.dataset import Images
+from limbeck.tasks.classification.load import load_images
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import ValImages
 from limbeck.tasks.detection.checkpoints import load_detector
@@ -96,7 +97,7 @@ class OfImages:
     def __init__(self, data: str, card: dict[str, Any], batch_size: int | None):
         self.batch_size = batch_size or 128
         self.teacher_says: Tensor | None = None
-        self.images: Images = load_images(data, skip_bad=card["skip_bad_images"], seed=card["data_seed"])[1]
+        self.images: Images = load_images(data, on_bad=card.get("on_bad_data", "error"), seed=card["data_seed"])[1]
 
     def __len__(self) -> int:
         return len(self.images)
