@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from limbeck.cli import main
-from limbeck.models.build import read_card
+from limbeck.models.run_folder import read_card
 from limbeck.tasks.classification.load import load_images
 
 ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "cifar10.tar.xz"
