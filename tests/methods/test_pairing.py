@@ -11,7 +11,7 @@ from limbeck.methods.spelling import find_method, weight_of
 from limbeck.methods.table import METHODS
 from limbeck.training.preflight import preflight
 
-NETS = Path(__file__).with_name("nets.py")
+NETS = Path(__file__).parents[1] / "nets.py"
 LABELS = torch.arange(4) % 3
 BOXES = [torch.tensor([[0.1, 0.2, 0.6, 0.7]])] * 4
 
