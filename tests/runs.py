@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from limbeck.cli import main
-from limbeck.models.build import read_card
+from limbeck.models.run_folder import read_card
 
 
 def log_of(run, kind):

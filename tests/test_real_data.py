@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from limbeck.cli import main
-from limbeck.models.build import read_card
-from limbeck.tasks.classification.dataset import load_images
+from limbeck.models.run_folder import read_card
+from limbeck.tasks.classification.load import load_images
 
 ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "cifar10.tar.xz"
 NETS = Path(__file__).with_name("nets.py")

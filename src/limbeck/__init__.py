@@ -1,7 +1,7 @@
 """Feature distillation for PyTorch: make a small vision model learn from a big one."""
 
 from limbeck import criteria
-from limbeck.core.capture import Capture, Layer
+from limbeck.core.capture import Capture, Layer, unhook
 from limbeck.core.distiller import Distilled, Distiller
 from limbeck.core.loss_weights import EarlyDecay, WarmUp
 from limbeck.core.match import Match
@@ -39,4 +39,5 @@ __all__ = [
     "pooled",
     "prepare_teacher",
     "tokens_to_map",
+    "unhook",
 ]

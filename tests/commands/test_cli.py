@@ -8,7 +8,7 @@ from limbeck.tasks.detection.models import build_detector
 from limbeck.training.record import save_student
 from tests.runs import cells, mistake
 
-NETS = Path(__file__).with_name("nets.py")
+NETS = Path(__file__).parents[1] / "nets.py"
 SMALL = ("--data", "digits", "--augment", "shift", "--size", "8", "--workers", "0", "--batch-size", "32")
 
 
@@ -126,7 +126,7 @@ def test_a_run_is_resumed_by_its_folder(runs, capsys):
 def test_a_recipe_of_ones_own_is_the_function_named_like_its_file(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
         "from limbeck.training.recipe import Budget, Recipe\n"
-        "from limbeck.recipes import classification\n\n"
+        "from limbeck.tasks.classification import recipe as classification\n\n"
         "def mine(images: int = 64) -> Recipe:\n"
         '    """My own.\n\n    Args:\n        images: How many.\n    """\n'
         '    data = classification.Data("digits", images=images, augment="none")\n'

@@ -377,9 +377,9 @@ def test_projector_on_a_tuple_of_layers_is_refused():
         distiller_of(Match(("stem", "body"), ("stem", "body"), Fused(), projector=conv1x1))
 
 
-def test_two_matches_of_one_name_are_refused():
-    matches = [Match("stem", layer, MSE(), projector=conv1x1) for layer in ("stem", "norm")]
-    with pytest.raises(ValueError, match=r"one loss would hide the other: \['MSELoss:stem', 'MSELoss:stem'\]"):
+def test_two_matches_that_were_given_one_name_are_refused():
+    matches = [Match("stem", layer, MSE(), projector=conv1x1, name="stem") for layer in ("stem", "norm")]
+    with pytest.raises(ValueError, match=r"given one name, so one loss would hide the other: \['stem', 'stem'\]"):
         distiller_of(*matches)
 
 

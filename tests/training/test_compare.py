@@ -1,7 +1,9 @@
+from statistics import stdev
+
 import pytest
 from torch import nn
 
-from limbeck.training.compare import Arm, compare, difference, quantile, table
+from limbeck.training.compare import Arm, compare, difference, table
 from limbeck.training.record import save_student
 
 
@@ -23,11 +25,10 @@ def test_pairs_are_by_seed():
         difference([1.0, 2.0], [1.0])
 
 
-@pytest.mark.parametrize(
-    ("freedom", "expected"), [(2, 4.3027), (9, 2.2622), (10, 2.2281), (15, 2.1314), (30, 2.0423), (120, 1.9799)]
-)
-def test_the_interval_is_as_wide_as_a_table_of_students_t_says(freedom, expected):
-    assert quantile(freedom) == pytest.approx(expected, abs=5e-4)
+@pytest.mark.parametrize(("pairs", "expected"), [(2, 12.7062), (3, 4.3027), (10, 2.2622), (31, 2.0423), (121, 1.9799)])
+def test_the_interval_is_as_wide_as_a_table_of_students_t_says(pairs, expected):
+    values = [float(index % 2) for index in range(pairs)]
+    assert difference(values, [0.0] * pairs)[1] == pytest.approx(expected * stdev(values) / pairs**0.5, rel=1e-4)
 
 
 def test_a_run_that_is_finished_is_taken_as_it_is(tmp_path, capsys):

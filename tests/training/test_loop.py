@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.classification.recipe import Data
 from limbeck.training.loop import train
+from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Budget
+from limbeck.training.step import TrainStep
 
-NETS = Path(__file__).with_name("nets.py")
+NETS = Path(__file__).parents[1] / "nets.py"
 DATA = Data("digits", images=320, augment="shift")
 BUDGET = Budget(epochs=3, batch_size=32, learning_rate=0.05, workers=0, checkpoint_every=3)
 
@@ -97,10 +99,10 @@ def test_a_run_stopped_in_mid_epoch_and_resumed_is_bitwise_the_unbroken_one(teac
     train(distilled(teacher, **recipe), tmp_path / "unbroken")
     for stop_at in (4, 13, 20, 27):  # the weight is still being measured at step 4
         stop_after(monkeypatch, stop_at)
-        report = train(distilled(teacher, **recipe), tmp_path / "broken", resume=True)
+        report = train(distilled(teacher, **recipe), tmp_path / "broken", RunOptions(resume=True))
         assert not report.finished
         monkeypatch.undo()
-    train(distilled(teacher, **recipe), tmp_path / "broken", resume=True)
+    train(distilled(teacher, **recipe), tmp_path / "broken", RunOptions(resume=True))
     for name in ("student.safetensors", "student-last.safetensors"):
         assert equal(weights(tmp_path / "unbroken", name), weights(tmp_path / "broken", name))
     kinds = [
@@ -115,23 +117,22 @@ def test_a_run_stopped_in_mid_epoch_and_resumed_is_bitwise_the_unbroken_one(teac
 
 def stop_after(monkeypatch, step):
     """Send this process SIGTERM once a step is done, as a scheduler would."""
-    from limbeck.training.loop import Training
+    plain = TrainStep.__call__
 
-    plain = Training.train_step
-
-    def train_step(self, batches):
-        plain(self, batches)
-        if self.step == step:
+    def train_step(self, state, batches):
+        losses = plain(self, state, batches)
+        if state.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
+        return losses
 
-    monkeypatch.setattr(Training, "train_step", train_step)
+    monkeypatch.setattr(TrainStep, "__call__", train_step)
 
 
 def run_once(teacher, run, workers):
     """In a process of its own, to be killed."""
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as in a run from the command line
-    train(distilled(teacher, budget=budget(epochs=8, workers=workers)), run, resume=True)
+    train(distilled(teacher, budget=budget(epochs=8, workers=workers)), run, RunOptions(resume=True))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -167,7 +168,7 @@ def test_a_truncated_newest_checkpoint_is_passed_over_with_a_line(teacher, tmp_p
     expected = weights(tmp_path)
     newest = max((tmp_path / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:-100])
-    train(distilled(teacher), tmp_path, resume=True)
+    train(distilled(teacher), tmp_path, RunOptions(resume=True))
     assert "is damaged (its checksum does not fit); using the one before" in capsys.readouterr().out
     assert equal(expected, weights(tmp_path))
 
@@ -210,17 +211,19 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"budget": budget(epochs=1, batch_size=40)}, True),  # 8 batches, over which auto settles
+        ({"budget": budget(epochs=1, batch_size=40)}, True),  # 8 batches, over which auto is measured
         ({"budget": budget(epochs=1, batch_size=32)}, False),
         ({"budget": budget(epochs=1, batch_size=80, accumulate=2)}, True),
         ({"budget": budget(epochs=1, batch_size=64, accumulate=2)}, False),
         ({"budget": budget(epochs=1, batch_size=40), "weight": 0.1}, False),
     ],
 )
-def test_a_run_that_ends_before_its_weight_has_settled_says_so(teacher, tmp_path, capsys, changes, said):
+def test_a_run_that_ends_before_its_weight_is_measured_says_so(teacher, tmp_path, capsys, changes, said):
     train(distilled(teacher, **changes), tmp_path)
     shown = " ".join(capsys.readouterr().out.split())
-    assert ("the weight auto settles over 8 batches, and this run has 8; train for longer" in shown) == said
+    assert (
+        "nothing will be distilled: the weight auto is measured over 8 batches, and this run has 8" in shown
+    ) == said
 
 
 def test_kd_between_the_outputs_needs_no_layers(teacher, tmp_path):
@@ -236,7 +239,7 @@ def test_a_weight_that_decays_follows_the_progress_also_after_a_resume(teacher, 
     stop_after(monkeypatch, 22)
     train(distilled(teacher, **decay), tmp_path / "part")
     monkeypatch.undo()
-    train(distilled(teacher, **decay), tmp_path / "part", resume=True)
+    train(distilled(teacher, **decay), tmp_path / "part", RunOptions(resume=True))
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "part"))
 
 
@@ -247,7 +250,7 @@ def test_a_method_with_a_state_of_its_own_is_resumed_bitwise(teacher, tmp_path, 
     stop_after(monkeypatch, 13)
     assert not train(distilled(teacher, **options), tmp_path / "part").finished
     monkeypatch.undo()
-    train(distilled(teacher, **options), tmp_path / "part", resume=True)
+    train(distilled(teacher, **options), tmp_path / "part", RunOptions(resume=True))
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "part"))
 
 
@@ -268,5 +271,5 @@ def test_an_impossible_budget_is_refused_by_name(changes):
 
 
 def test_tensorboard_is_a_tracker(teacher, tmp_path):
-    train(distilled(teacher, budget=budget(epochs=1)), tmp_path, tracker="tensorboard")
+    train(distilled(teacher, budget=budget(epochs=1)), tmp_path, RunOptions(tracker="tensorboard"))
     assert list(tmp_path.rglob("events.out.tfevents*"))

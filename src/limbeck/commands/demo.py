@@ -10,6 +10,7 @@ from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.classification.recipe import Data
 from limbeck.training.compare import compare, table
 from limbeck.training.loop import train
+from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Budget, Recipe
 
 LABELS = 50
@@ -27,7 +28,7 @@ def demo(out: Path = Path("runs/demo")) -> None:
     report = train(
         classification.train(Data("digits", augment="shift"), model, size=8, budget=budget(epochs=20)),
         out / "teacher",
-        resume=True,
+        RunOptions(resume=True),
         quiet=True,
     )
     print(f"teacher, which has seen every label: top1 {report.last['top1']:.4f}", flush=True)

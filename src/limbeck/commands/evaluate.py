@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,11 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from limbeck.models.build import Inputs, build_model, read_card
+from limbeck.models.build import Inputs, build_model
 from limbeck.models.checkpoints import load_weights
-from limbeck.tasks.classification.dataset import Images, load_images
+from limbeck.models.run_folder import RunFolder
+from limbeck.tasks.classification.dataset import Images
+from limbeck.tasks.classification.load import load_images
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import ValImages
 from limbeck.tasks.detection.checkpoints import load_detector
@@ -57,16 +58,16 @@ def _evaluate(
             last run named to the first, and the teacher (of segmenters and detectors only).
         score: Draw the objects that a detector is at least so sure of.
     """
-    if not runs or not any((runs[0] / name).is_file() for name in ("recipe.json", "student.safetensors")):
+    folders = [RunFolder(run) for run in runs]
+    if not folders or not (folders[0].record.is_file() or folders[0].has_student()):
         raise ValueError(f"{runs[0] if runs else 'limbeck evaluate'}: name the folder of a run")
     if pictures < 0:
         raise ValueError(f"pictures is {pictures}; it must be 0 or more")
-    for run in runs:
-        if not (run / "student.safetensors").is_file():
+    for run in folders:
+        if not run.has_student():
             raise ValueError(f"{run} has no student yet; go on with: limbeck distill {run} --resume")
-    card = read_card(runs[0] / "student.safetensors")
-    arguments = runs[0] / "recipe.json"  # of runs that a command made
-    given = json.loads(arguments.read_text())["arguments"] if arguments.is_file() else {}
+    card = folders[0].card()
+    given = folders[0].read_record()["arguments"] if folders[0].record.is_file() else {}  # else Python made it
     own = given.get("data")
     data = data or (own["data"] if isinstance(own, dict) else own)
     if data is None:
@@ -81,7 +82,7 @@ def _evaluate(
         rows[f"teacher {teacher}"] = validation.measure_teacher(
             teacher, given.get("teacher_weights"), given.get("teacher_size")
         )
-    for run in runs:
+    for run in folders:
         rows[str(run)] = validation.measure(run)
     _print(f"validation images of {data}: {len(validation)}", rows)
     if not isinstance(validation, OfImages) and pictures:
@@ -96,7 +97,7 @@ class OfImages:
     def __init__(self, data: str, card: dict[str, Any], batch_size: int | None):
         self.batch_size = batch_size or 128
         self.teacher_says: Tensor | None = None
-        self.images: Images = load_images(data, skip_bad=card["skip_bad_images"], seed=card["data_seed"])[1]
+        self.images: Images = load_images(data, on_bad=card.get("on_bad_data", "error"), seed=card["data_seed"])[1]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -105,13 +106,13 @@ class OfImages:
         model, inputs = build_model(name, self.images.classes, size)
         if weights is not None:
             load_weights(model, weights, name=name)
-        card = Path(name) / "student.safetensors"  # a run is measured as it was trained
-        load_size = read_card(card)["load_size"] if card.is_file() else min(inputs.size, *self.images.typical_size())
+        run = RunFolder(Path(name))  # is measured as it was trained
+        load_size = run.card()["load_size"] if run.has_student() else min(inputs.size, *self.images.typical_size())
         return self._measure(model, inputs, load_size, teacher=True)
 
-    def measure(self, run: Path) -> dict[str, float]:
+    def measure(self, run: RunFolder) -> dict[str, float]:
         model, inputs = build_model(str(run), self.images.classes)
-        return self._measure(model, inputs, read_card(run / "student.safetensors")["load_size"])
+        return self._measure(model, inputs, run.card()["load_size"])
 
     def _measure(self, model: nn.Module, inputs: Inputs, load_size: int, *, teacher: bool = False) -> dict[str, float]:
         task = Classification(len(self.images.classes), inputs)
@@ -138,7 +139,7 @@ class OfMasks:
     def measure_teacher(self, name: str, weights: str | None, size: int | None) -> dict[str, float]:
         return self._measure(f"teacher {name}", name, weights)
 
-    def measure(self, run: Path) -> dict[str, float]:
+    def measure(self, run: RunFolder) -> dict[str, float]:
         return self._measure(str(run), str(run))
 
     def _measure(self, title: str, name: str, weights: str | None = None) -> dict[str, float]:
@@ -170,7 +171,7 @@ class OfObjects:
     def measure_teacher(self, name: str, weights: str | None, size: int | None) -> dict[str, float]:
         return self._measure(f"teacher {name}", name, weights)
 
-    def measure(self, run: Path) -> dict[str, float]:
+    def measure(self, run: RunFolder) -> dict[str, float]:
         return self._measure(str(run), str(run))
 
     def _measure(self, title: str, name: str, weights: str | None = None) -> dict[str, float]:

@@ -10,8 +10,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from limbeck.models.build import build_model, read_card
+from limbeck.models.build import build_model
 from limbeck.models.features import last_spatial, survey
+from limbeck.models.run_folder import RunFolder
 from limbeck.tasks.detection.models import backbone_path, build_detector, is_detector, levels_of
 from limbeck.tasks.semantic.models import build_segmenter, is_segmenter
 from limbeck.tasks.semantic.parts import before_classifier
@@ -58,8 +59,8 @@ class Shown:
 
 def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
     """Print the table."""
-    card = Path(name) / "student.safetensors"
-    classes = read_card(card)["classes"] if card.is_file() else [""] * 1000
+    run = RunFolder(Path(name))
+    classes = run.card()["classes"] if run.has_student() else [""] * 1000
     segmenter, detector = is_segmenter(name), is_detector(name)
     build = build_segmenter if segmenter else build_detector if detector else None
     model, inputs = build(name, classes) if build else build_model(name, classes, size)

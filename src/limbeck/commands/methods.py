@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from functools import cache
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from limbeck.core.match import Match
 from limbeck.methods.table import FURTHER_PAPERS, METHODS, Method
+from limbeck.models.run_folder import RunFolder
 from limbeck.training.display import wide_console
 
 COLUMNS = ("method", "paper", "compares", "read at", "projector", "weight", "cost: parameters")
@@ -86,11 +86,8 @@ def _cite(run: tyro.conf.Positional[Path], /) -> None:
     Args:
         run: Folder of a run.
     """
-    record = run / "recipe.json"
-    if not record.is_file():
-        raise ValueError(f"{run} is no run: it has no recipe.json")
     papers = {name: method.paper for name, method in METHODS.items()} | FURTHER_PAPERS
-    used = json.loads(record.read_text())["uses"]
+    used = RunFolder(run).read_record()["uses"]
     for name in used:
         if name not in papers:
             print(f"limbeck: {name} is not limbeck's own; name its source yourself", file=sys.stderr)

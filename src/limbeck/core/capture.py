@@ -64,7 +64,7 @@ class Capture:
         self.model = model
         self.layers = list(dict.fromkeys(layers))  # each once, in order
         self.truncate = truncate
-        self.returned: dict[Layer, Any] | None = None  # where set: what each submodule returned
+        self.sources: dict[Layer, list[Tensor]] | None = None  # where set: all tensors that each submodule returned
         self._outputs: dict[Layer, _Output] | None = None  # None: not recording
         self._hooked = {layer: find(model, layer.path) for layer in self.layers}  # all are found before one is hooked
         # A partial of a method, not a closure: copy.deepcopy(model) then records into its own copy.
@@ -95,8 +95,8 @@ class Capture:
             pass
         finally:
             self._outputs = None  # what activation checkpointing recomputes later is not recorded
-        if self.returned is not None:
-            self.returned |= {layer: returned for layer, (returned, _) in outputs.items()}
+        if self.sources is not None:
+            self.sources |= {layer: [tensor for tensor, _ in versions] for layer, (_, versions) in outputs.items()}
         return output, {layer: self._read(layer, outputs) for layer in self.layers}
 
     def _store_input(self, layer: Layer, module: nn.Module, inputs: Any) -> None:
@@ -143,6 +143,9 @@ class Capture:
                 f"layer {layer} of {name} was a {type(hooked).__name__} when it was hooked and is another module now, "
                 f"a {type(module).__name__}; replace modules (as convert_sync_batchnorm does) first"
             )
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        if not any(_is_ours(hook) for hook in hooks):
+            return f"layer {layer} of {name} is not hooked any more (unhook, remove); make a new Capture or Distiller"
         return f"layer {layer} of {name} did not run in this forward; match one that runs for these inputs"
 
 
@@ -169,6 +172,23 @@ def _changed(feature: Tensor, versions: list[tuple[Tensor, int]]) -> bool:
 
 def _one_storage(one: Tensor, other: Tensor) -> bool:
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def unhook(model: nn.Module) -> nn.Module:
+    """Take off a model, and give back, what every ``Capture`` has hooked to it: to pickle, script or export it whole.
+
+    Of a student when it is trained: ``unhook(distiller.student)``; of a deep copy of it too, as an average of its
+    weights is. A Distiller or Capture of the model then raises when it is called.
+    """
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
+                del hooks[key]
+    return model
+
+
+def _is_ours(hook: Any) -> bool:
+    return isinstance(hook, partial) and isinstance(getattr(hook.func, "__self__", None), Capture)
 
 
 class _Complete(BaseException):  # not Exception: a model may catch those

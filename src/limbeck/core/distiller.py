@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from limbeck.core.auto_weight import BATCHES, AutoWeight
 from limbeck.core.capture import Capture
-from limbeck.core.match import Match, gather, share_ratio
-from limbeck.core.measurement import Measurement
-from limbeck.core.modules import Example, call, evaluating, is_compiled
+from limbeck.core.checks import check_gradients, check_models, check_prepared
+from limbeck.core.criterion import Feature
+from limbeck.core.layout import check_layout
+from limbeck.core.match import Match, gather
+from limbeck.core.modules import Example, call, evaluating
+from limbeck.core.naming import tell_apart
 from limbeck.core.teacher import Teacher
-
-logger = logging.getLogger("limbeck")
-UNCOMPILED = (
-    f"weight='auto' is measured without compilation in the first {BATCHES + 1} training steps: run these before "
-    "torch.compile(distiller, fullgraph=True), compile without fullgraph=True, or pass a number"
-)
 
 
 class Distilled(NamedTuple):
@@ -47,15 +42,15 @@ class Distiller(nn.Module):
         student: The model to train.
         teacher: Any module, which is frozen and stops after the last layer that a match reads; or a ``Teacher`` from
             ``prepare_teacher``.
-        matches: What follows what; each needs a name of its own, made of criterion and student layer.
-        example: Inputs to call the student with: a tuple, or a dict of keyword arguments.
+        matches: What follows what; each belongs to one Distiller.
+        example: Inputs to call the student with: a tuple, a dict of keyword arguments, or one tensor.
         truth, teacher_inputs: As in the calls to come, where these have them.
-        process_group: Of the processes that train this student, which agree on the weights that are ``"auto"``; by
-            default all there are. Processes that train students of their own each pass a group of their own.
+        example_mode: Of the student while the example runs; ``"train"`` where it gives other outputs than in eval mode,
+            as GoogLeNet does, and these are read. Its buffers are kept.
 
     Raises:
-        ValueError: A layer does not exist, shapes do not fit, names repeat, or the models share weights.
-        RuntimeError: A layer did not run exactly once.
+        ValueError: A layer does not exist, shapes do not fit, a match is in use already, or the models share weights.
+        RuntimeError: A layer did not run exactly once. In training: the student's feature has no gradient.
         TypeError: What a layer gives is no tensor.
     """
 
@@ -70,30 +65,38 @@ class Distiller(nn.Module):
         example: Example,
         truth: Any = None,
         teacher_inputs: Example | None = None,
-        process_group: dist.ProcessGroup | None = None,
+        example_mode: Literal["eval", "train"] = "eval",
     ):
         super().__init__()
-        names = [str(match) for match in matches]
-        if not names:
+        if not matches:
             raise ValueError("no matches: the student would be trained alone")
-        if len(set(names)) < len(names):
-            raise ValueError(f"two matches have one name, so one loss would hide the other: {names}")
-        frozen = teacher.model if isinstance(teacher, Teacher) else teacher
-        tensors = [{id(t) for t in (*model.parameters(), *model.buffers())} for model in (student, frozen)]
-        if tensors[0] & tensors[1]:
-            raise ValueError("student and teacher share weights or buffers; pass copy.deepcopy(teacher)")
-        wanted = dict.fromkeys(layer for match in matches for layer in match.teacher)
+        check_models(student, teacher.model if isinstance(teacher, Teacher) else teacher)
+        if example_mode not in ("eval", "train"):
+            raise ValueError(f"example_mode is {example_mode!r}; it is 'eval' or 'train'")
+        tell_apart(matches)
+        wanted = [layer for match in matches for layer in match.teacher]
         self.student = student
         self.matches = nn.ModuleList(matches)  # type: ignore[assignment]
-        share_ratio([match for match in matches if match.auto is not None], process_group)
-        self._call_student = Capture(student, [layer for match in matches for layer in match.student])
-        self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher, wanted, truncate=False)
-        if missing := [str(layer) for layer in wanted if layer not in self.teacher.capture.layers]:
-            raise ValueError(f"the teacher was not prepared for {missing}; name them in prepare_teacher(..., layers)")
-        # A plain teacher runs whole this once, which tells of a layer that runs twice.
-        self._build(example, truth, teacher_inputs)
+        with ExitStack() as undo:  # what fails leaves the two models as they were
+            self._call_student = Capture(student, [layer for match in matches for layer in match.student])
+            undo.callback(self._call_student.remove)
+            if isinstance(teacher, Teacher):
+                check_prepared(teacher.capture.layers, wanted)
+                self.teacher = teacher
+            else:
+                undo.callback(_unfreezing(teacher))
+                self.teacher = Teacher(teacher, wanted, truncate=False)
+                undo.callback(self.teacher.capture.remove)
+            self._build(example, truth, teacher_inputs, example_mode)
+            undo.pop_all()
         if not isinstance(teacher, Teacher):
-            self.teacher.capture.truncate = True
+            self.teacher.capture.truncate = True  # it ran whole once, which tells of a layer that runs twice
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "student" and "_call_student" in self.__dict__:  # another student, or the same one compiled
+            before, self._call_student = self._call_student, Capture(value, self._call_student.layers)
+            before.remove()
+        super().__setattr__(name, value)
 
     def forward(self, *args: Any, truth: Any = None, teacher_inputs: Example | None = None, **kwargs: Any) -> Distilled:
         """Run teacher and student, and compare them.
@@ -103,13 +106,10 @@ class Distiller(nn.Module):
             truth: Given to the criteria that need the ground truth.
             teacher_inputs: Inputs of the teacher where they differ from the student's, such as another image size.
         """
-        run = self._compare
-        if self._automatic and torch.is_grad_enabled():
-            if torch.compiler.is_compiling():
-                run = self._run_uncompiled if self._is_starting() else run
-            elif self._is_due():
-                run = self._measure
-        return run(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
+        if self.training and torch.is_grad_enabled() and any(match.measuring for match in self.matches):
+            measured: Distilled = self._measure(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
+            return measured
+        return self._compare(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
 
     def set_progress(self, progress: float) -> None:
         """Tell how far training has come, in [0, 1], to the matches whose weight is a function of it."""
@@ -118,67 +118,98 @@ class Distiller(nn.Module):
         for match in self.matches:
             match.set_progress(progress)
 
-    @torch.compiler.disable(reason=UNCOMPILED)  # type: ignore[untyped-decorator, no-untyped-call]
-    def _run_uncompiled(self, *args: Any, **kwargs: Any) -> Distilled:
-        distilled: Distilled = self.forward(*args, **kwargs)
-        return distilled
-
-    def _is_due(self) -> bool:
-        """Whether this forward pass is one of those from whose backward pass a weight is found."""
-        starting = self._is_starting()
-        due = [auto.begin(name) for name, auto in self._automatic.items()]
-        if starting and not self._is_starting() and logger.isEnabledFor(logging.INFO):
-            for match in self.matches:
-                logger.info("weight of %s: %.4g", match, match.weight)
-        return any(due) and (self._is_starting() or not is_compiled(self.student))
-
-    @property
-    def _automatic(self) -> dict[str, AutoWeight]:
-        return {str(match): match.auto for match in self.matches if match.auto is not None}
-
-    def _is_starting(self) -> bool:
-        return any(auto.starting for auto in self._automatic.values())
-
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _measure(self, *args: Any, **kwargs: Any) -> Distilled:
-        """A forward pass that is measured, without compilation, which hides gradients inside the student."""
-        self._call_student.returned = {}
+        """A forward pass while a weight is measured: without compilation, which hides gradients inside the student."""
+        for match in self.matches:
+            if match.auto is not None and match.measuring:
+                match.auto.collect(str(match))
+        self._call_student.sources = {}
         try:
             with torch.compiler.set_stance("force_eager"):
                 return self._compare(*args, **kwargs)
         finally:
-            self._call_student.returned = None
+            self._call_student.sources = None
 
     def _compare(self, *args: Any, truth: Any, teacher_inputs: Example | None, **kwargs: Any) -> Distilled:
         teacher = self.teacher(*args, **kwargs) if teacher_inputs is None else call(self.teacher, teacher_inputs)
         output, student = self._call_student(*args, **kwargs)
-        returned = self._call_student.returned
-        measurement = Measurement()
+        if self.training and torch.is_grad_enabled():
+            check_gradients(student)
         losses = {}
         for match in self.matches:
-            target = gather(teacher, match.teacher)
-            if returned is not None and match.auto is not None:
-                losses[str(match)] = match.measured_loss(measurement, returned, target, truth)
+            features = gather(student, match.student), gather(teacher, match.teacher)
+            if match.measuring:
+                losses[str(match)] = match.measure(match(*features, truth), self._call_student.sources)
             else:
-                losses[str(match)] = match.loss(gather(student, match.student), target, truth)
+                losses[str(match)] = match.loss(*features, truth)
         return Distilled(output, losses)
 
+    def _replicate_for_data_parallel(self) -> Distiller:
+        raise RuntimeError(
+            "DataParallel copies modules in each step, hooks and all, so a Distiller cannot run under it; "
+            "use DistributedDataParallel, by torchrun"
+        )
+
+    @torch.inference_mode(False)
     @torch.no_grad()
-    def _build(self, example: Example, truth: Any, teacher_inputs: Example | None) -> None:
-        with evaluating(self):
+    def _build(self, example: Example, truth: Any, teacher_inputs: Example | None, mode: str) -> None:
+        with evaluating(self), _keeping_buffers(self.student):
+            if mode == "train":
+                self.student.train()
             _, student = call(self._call_student, example)
             teacher = call(self.teacher, example if teacher_inputs is None else teacher_inputs)
+            for layer, feature in student.items():
+                check_layout(self.student, layer, feature)
+            for layer, feature in teacher.items():
+                check_layout(self.teacher.model, layer, feature)
             for match in self.matches:
-                pair = gather(student, match.student), gather(teacher, match.teacher)
-                needs = getattr(match.criterion, "needs_truth", False)
-                if needs and truth is None:
-                    what = f" ({needs})" if isinstance(needs, str) else ""
-                    raise ValueError(f"{match} needs the ground truth{what}: pass truth=... here and in each call")
-                match.build(*pair)
-                with evaluating(match):  # what was just built too
-                    value = match(*pair, truth)
-                if not isinstance(value, Tensor) or value.ndim != 0:
-                    shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                    raise ValueError(
-                        f"the criterion of {match} gives {shape}, not a scalar tensor; reduce it, as .mean()"
-                    )
-                match.set_pace(*pair, truth)
+                _build_match(match, gather(student, match.student), gather(teacher, match.teacher), truth)
+
+
+def _build_match(match: Match, student: Feature, teacher: Feature, truth: Any) -> None:
+    """Build a match, and see that its criterion gives a scalar."""
+    needs = match.declared.needs_truth
+    if needs and truth is None:
+        what = f" ({needs})" if isinstance(needs, str) else ""
+        raise ValueError(f"{match} needs the ground truth{what}: pass truth=... here and in each call")
+    try:
+        match.build(student, teacher)
+        with evaluating(match):  # what was just built too
+            value = match(student, teacher, truth)
+    except (AttributeError, TypeError) as error:
+        if len(match.student) == len(match.teacher) == 1:
+            raise
+        raise TypeError(
+            f"{match} gives its criterion tuples of features, of {len(match.student)} and {len(match.teacher)} layers, "
+            f"which it does not take ({error}); pass Match(layer, layer, criterion) for each pair of layers"
+        ) from error
+    if not isinstance(value, Tensor) or value.ndim != 0:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"the criterion of {match} gives {shape}, not a scalar tensor; reduce it, as .mean()")
+    match.set_pace(student, teacher, truth)
+
+
+def _unfreezing(model: nn.Module) -> Callable[[], None]:
+    """What gives a model back the modes and the gradients that it has now."""
+    modes = {module: module.training for module in model.modules()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def unfreeze() -> None:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        for module, training in modes.items():
+            module.training = training
+
+    return unfreeze
+
+
+@contextmanager
+def _keeping_buffers(model: nn.Module) -> Iterator[None]:
+    """Have what a model learns in its buffers undone afterwards, as the statistics of batch norms in training mode."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in kept:
+            buffer.copy_(value)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from limbeck.core.auto_weight import RATIO, AutoWeight
+from limbeck.core.auto_weight import AutoWeight
 from limbeck.core.capture import Layer, as_layer
-from limbeck.core.measurement import Measurement
+from limbeck.core.checks import check_batch, check_criterion, check_projector, check_shapes, check_weight
+from limbeck.core.criterion import Criterion, Feature, declared_by, name_of
 from limbeck.core.modules import evaluating
-from limbeck.core.pace import ScaledGradient, WeightedValue
-from limbeck.core.precision import exact
+from limbeck.core.pace import paced
+from limbeck.core.precision import as_weights, exact
 from limbeck.core.projectors import MakeProjector, fit_grid
 
-Criterion = Callable[..., Tensor]  # (student, teacher) -> scalar; nn.MSELoss() is one
-Feature = Tensor | tuple[Tensor, ...]
 Weight = float | Literal["auto"] | Callable[[float], float]
+
+_BUILT_CRITERIA: WeakSet[nn.Module] = WeakSet()
 
 
 class Match(nn.Module):
@@ -32,30 +33,32 @@ class Match(nn.Module):
     A map of another height or width is brought to the teacher's grid first, then goes through the projector, then to
     the criterion, in float32 also under mixed precision.
 
-    A criterion is any callable of (student, teacher) that gives a scalar. One with weights is an ``nn.Module`` with a
-    method ``build(student, teacher)``, called once with example features. What else it wants, it declares by an
-    attribute: ``needs_truth`` (it is called with ``truth`` as third argument; say in words what that is), ``any_shape``
-    (its features need not have one shape), ``mixed_precision`` (it takes features in low precision and mixes precisions
-    by itself).
+    A criterion is any callable of (student, teacher) that gives a scalar; what else it may have is in ``Declared``.
 
     Args:
         student: Layer of the student, or its dotted path; a tuple of them for a criterion that fuses several.
         teacher: Layer of the teacher, likewise.
         criterion: Compares the two features.
-        weight: Multiplies the criterion's value: a number; ``"auto"``, measured in training (see ``AutoWeight``), where
-            all such matches share one ratio; or a function of progress in [0, 1], such as ``EarlyDecay(6.0)``, which
-            then has to be told by ``Distiller.set_progress`` before each training step.
-        projector: Builds the trained map from the student's channels to the teacher's, such as ``conv1x1``.
+        weight: Multiplies the criterion's value: a number; ``"auto"``, measured over the first batches (see
+            ``AutoWeight``); or a function of progress in [0, 1], such as ``EarlyDecay(6.0)``, which then has to be told
+            by ``Distiller.set_progress`` before each training step.
+        projector: Builds the trained map from the student's channels to the teacher's, such as ``conv1x1``: called with
+            one example of each feature.
+        name: Of its loss; by default made of criterion and student layer, and of more where two would be the same.
         coupled: Train the weights of projector and criterion by the gradient of the weighted value, too.
 
     Two gradients: the student gets that of ``weight * criterion``, which is also the value that is reported. The
-    weights of projector and criterion get that of ``criterion / value(0)``, so that they learn at the optimizer's pace,
-    whatever the weight and the number of positions; ``value(0)`` is what the criterion gives for a student's feature of
-    zeros, on the example: of a sum or mean of squares, that of the teacher's feature, which makes it the relative
-    squared error. In the formulas of the papers, which ``coupled=True`` follows, one weight multiplies both.
+    weights of projector and criterion get that of ``criterion / normaliser``, so that they learn at the optimizer's
+    pace, whatever the weight and the number of positions. The normaliser is what the criterion gives for a student's
+    feature of zeros, on the example: of a sum or mean of squares, that of the teacher's feature, which makes it the
+    relative squared error. In the formulas of the papers, which ``coupled=True`` follows, one weight multiplies both.
+
+    Raises:
+        TypeError: The criterion or the projector is none.
+        ValueError: The weight is none, or not finite.
     """
 
-    pace: Tensor | None  # multiplies the gradient of the own weights; None where there are none, or they are coupled
+    normaliser: Tensor | None  # of the gradient of the own weights; None where there are none, or they are coupled
     scheduled: Tensor  # a weight that is a function of progress, now; a tensor, or each value would compile anew
 
     def __init__(
@@ -67,42 +70,43 @@ class Match(nn.Module):
         weight: Weight = 1.0,
         projector: MakeProjector | None = None,
         coupled: bool = False,
+        name: str | None = None,
     ):
         super().__init__()
+        check_criterion(criterion)
+        check_weight(weight)
+        check_projector(projector)
         self.student = as_layers(student)
         self.teacher = as_layers(teacher)
         self.criterion = criterion
-        if weight != "auto" and not (callable(weight) or isinstance(weight, int | float)):
-            raise ValueError(f"weight is {weight!r}; it is a number, 'auto', or a function of progress in [0, 1]")
+        self.declared = declared_by(criterion)
+        self.name = name
+        self._built = False
         self.auto = AutoWeight() if weight == "auto" else None
         self.schedule = weight if callable(weight) else None
-        self.constant = float(weight) if isinstance(weight, int | float) else None
+        self.constant = float(weight) if isinstance(weight, Real) else None
         self.register_buffer("scheduled", None if self.schedule is None else torch.zeros(()), persistent=False)
         self.set_progress(0.0)
         self._progress_known = False  # until somebody else tells it
         self.coupled = coupled
-        self.register_buffer("pace", None)
+        self.register_buffer("normaliser", None)
         self.make_projector = projector
         self.projector: nn.Module | None = None
 
     def __str__(self) -> str:
-        name = getattr(self.criterion, "__name__", type(self.criterion).__name__)
-        return f"{name}:{names_of(self.student)}"
+        return self.name or f"{name_of(self.criterion)}:{names_of(self.student)}"
 
     @property
     def weight(self) -> float | None:
-        """What the criterion is multiplied by now; ``None`` where ``"auto"`` has not measured. Waits for the device."""
+        """What the criterion is multiplied by now; ``None`` while ``"auto"`` is still measuring."""
         if self.schedule is not None:
             return self.scheduled.item()
-        if self.auto is None:
-            return self.constant
-        weight = 0.0 if self.pace is None else float(self.auto.relative() * self.pace)
-        return weight or None
+        return self.auto.value if self.auto is not None else self.constant
 
     @property
     def measuring(self) -> bool:
         """Whether the weight is ``"auto"`` and not known yet."""
-        return self.weight is None
+        return self.auto is not None and self.auto.value is None
 
     def set_progress(self, progress: float) -> None:
         """Bring a weight that is a function of progress up to date; others stay as they are."""
@@ -115,59 +119,38 @@ class Match(nn.Module):
         self._progress_known = True
 
     def build(self, student: Feature, teacher: Feature) -> None:
-        """Build the projector and the criterion from one example of each feature."""
+        """Build projector and criterion from one example of each feature, on the student's device, as precise as it."""
+        self._check_unused()
+        check_batch(self, first_of(student), first_of(teacher))
+        like = exact(first_of(student))
         if self.make_projector is not None:
-            if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
+            if isinstance(student, tuple) or isinstance(teacher, tuple):
                 raise ValueError(f"{self}: a projector takes one layer of each model, not a tuple of layers")
-            example = fit_grid(student, teacher)
-            self.projector = self.make_projector(example, teacher).to(teacher.device)
+            self.projector = self.make_projector(fit_grid(exact(student), teacher), exact(teacher)).to(like)
         with evaluating(self):  # a batch norm of the projector is not to learn from the example
             student, teacher = self._arrange(student, teacher)
-        if hasattr(self.criterion, "build"):
-            self.criterion.build(student, teacher)
-            self.to(first_of(teacher).device)
-        elif (
-            isinstance(student, Tensor)
-            and isinstance(teacher, Tensor)
-            and not getattr(self.criterion, "any_shape", False)
-        ):
-            self._check_shapes(student, teacher)
+        if self.declared.build is not None:
+            self.declared.build(student, teacher)
+            if isinstance(self.criterion, nn.Module):
+                self.criterion.to(like)
+        elif isinstance(student, Tensor) and isinstance(teacher, Tensor) and not self.declared.any_shape:
+            check_shapes(names_of(self.student), student, names_of(self.teacher), teacher, self.projector)
 
     def set_pace(self, student: Feature, teacher: Feature, truth: Any = None) -> None:
-        """Find the pace from the example, once everything is built."""
-        if self.auto is None and (self.coupled or next(self.parameters(), None) is None):
+        """Find the normaliser from the example, once everything is built."""
+        if self.coupled or next(self.parameters(), None) is None:
             return
         with evaluating(self):
             value = self(tree_map(torch.zeros_like, student), teacher, truth).detach()
-        self.pace = 1 / torch.where(value.isfinite() & (value > 0), value, 1.0)
+        self.normaliser = torch.where(value.isfinite() & (value > 0), value, 1.0)
 
     def loss(self, student: Feature, teacher: Feature, truth: Any = None) -> Tensor:
         """The weighted value, with the two gradients of a match."""
         weight = self._current_weight()
-        if self.pace is None or not torch.is_grad_enabled():
+        if self.normaliser is None or not torch.is_grad_enabled():
             value: Tensor = self(student, teacher, truth)
             return value * weight
-        factor, pace = self._factor_and_pace(weight)
-        student = tree_map(lambda feature: ScaledGradient.apply(feature, factor), student)
-        weighted: Tensor = WeightedValue.apply(self(student, teacher, truth), weight, pace)
-        return weighted
-
-    def measured_loss(
-        self, measurement: Measurement, returned: dict[Layer, Any], teacher: Feature, truth: Any = None
-    ) -> Tensor:
-        """The same of a match whose weight is ``"auto"``, from what the student's layers returned, and measured."""
-        assert self.auto is not None
-        assert self.pace is not None
-        weight = self._current_weight()
-        factor, pace = self._factor_and_pace(weight)
-        read = partial(measurement.read, sums=self.auto.sums, factor=factor, unit=self.pace / pace)
-        features = {layer: read(layer, returned[layer]) for layer in self.student}
-        value: Tensor = self(gather(features, self.student), teacher, truth)
-        weighted: Tensor = WeightedValue.apply(value, weight, pace)
-        if weighted.requires_grad:
-            norms = [feature.detach().norm(dtype=torch.float32) for feature in features.values()]
-            weighted.register_hook(partial(self.auto.add_floor, torch.stack(norms).norm()))  # type: ignore[no-untyped-call]
-        return weighted
+        return paced(lambda feature: self(feature, teacher, truth), student, weight, self.normaliser)
 
     def _current_weight(self) -> float | Tensor:
         if self.schedule is not None:
@@ -177,46 +160,54 @@ class Match(nn.Module):
                     "before each training step"
                 )
             return self.scheduled.clone()  # it may be set anew before the backward pass
-        if self.auto is not None:
-            assert self.pace is not None
-            return self.auto.relative() * self.pace
-        assert self.constant is not None
-        return self.constant
-
-    def _factor_and_pace(self, weight: float | Tensor) -> tuple[Tensor, Tensor]:
-        """What the gradient is multiplied by between criterion and student, and before the criterion."""
-        assert self.pace is not None
-        pace = self.pace
-        if self.coupled and isinstance(weight, Tensor):  # automatic, and nothing is multiplied by 0, or not measured
-            pace = torch.where(weight > 0, weight, pace)
-        return weight / pace, pace
+        weight = self.constant if self.auto is None else self.auto.value
+        assert weight is not None
+        return weight
 
     def forward(self, student: Feature, teacher: Feature, truth: Any = None) -> Tensor:
         """The criterion's value, not yet weighted."""
+        check_batch(self, first_of(student), first_of(teacher))
         with torch.autocast(first_of(student).device.type, enabled=False):
             student, teacher = self._arrange(student, teacher)
-            further = (truth,) if getattr(self.criterion, "needs_truth", False) else ()
+            further = (truth,) if self.declared.needs_truth else ()
             value: Tensor = self.criterion(student, teacher, *further)
             return value
 
-    def _arrange(self, student: Feature, teacher: Feature) -> tuple[Feature, Feature]:
-        if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
-            return tuple(map(exact, student)), tuple(map(exact, teacher))
-        if self.projector is not None or not getattr(self.criterion, "mixed_precision", False):
-            student, teacher = exact(student), exact(teacher)
-        student = fit_grid(student, teacher)
-        return student if self.projector is None else self.projector(student), teacher
+    def measure(self, value: Tensor, sources: dict[Layer, list[Tensor]] | None) -> Tensor:
+        """A value of 0 while ``"auto"`` measures, with the gradient of the criterion's value watched."""
+        assert self.auto is not None
+        if sources is None or not value.requires_grad:
+            return value * 0
+        weighted: Tensor = self.auto.measure(value, [tensor for layer in self.student for tensor in sources[layer]])
+        return weighted
 
-    def _check_shapes(self, student: Tensor, teacher: Tensor) -> None:
-        if student.shape == teacher.shape:
-            return
-        remedy = "for other channels pass projector=conv1x1"
-        if student.ndim != teacher.ndim:
-            remedy = "read both as maps, for example Layer(path, read=tokens_to_map(prefix=1))"
-        raise ValueError(
-            f"student {names_of(self.student)} gives {tuple(student.shape)}, "
-            f"teacher {names_of(self.teacher)} gives {tuple(teacher.shape)}; {remedy}"
-        )
+    def _arrange(self, student: Feature, teacher: Feature) -> tuple[Feature, Feature]:
+        """As the criterion takes them: on one grid, through the projector, in its precision."""
+        if isinstance(student, Tensor) and isinstance(teacher, Tensor):
+            if self.projector is None and self.declared.mixed_precision:
+                return fit_grid(student, teacher), teacher
+            student, teacher = fit_grid(exact(student), teacher), exact(teacher)
+            if self.projector is not None:
+                student = exact(self.projector(as_weights(student, self.projector)))
+        else:
+            student, teacher = _each(exact, student), _each(exact, teacher)
+        if isinstance(self.criterion, nn.Module) and not self.declared.mixed_precision:
+            in_its_precision = partial(as_weights, module=self.criterion)
+            return _each(in_its_precision, student), _each(in_its_precision, teacher)
+        return student, teacher
+
+    def _check_unused(self) -> None:
+        builds = self.declared.build is not None and isinstance(self.criterion, nn.Module)
+        if self._built:
+            raise ValueError(f"{self} is built for another Distiller already; make a Match for each")
+        if builds and self.criterion in _BUILT_CRITERIA:
+            raise ValueError(
+                f"the criterion of {self} is that of another match already, which building it anew would undo; "
+                f"pass each match its own {name_of(self.criterion)}()"
+            )
+        self._built = True
+        if builds:
+            _BUILT_CRITERIA.add(self.criterion)  # type: ignore[arg-type]
 
 
 def as_layers(layers: Layer | str | Sequence[Layer | str]) -> tuple[Layer, ...]:
@@ -234,20 +225,9 @@ def gather(features: dict[Layer, Tensor], layers: tuple[Layer, ...]) -> Feature:
     return features[layers[0]] if len(layers) == 1 else tuple(features[layer] for layer in layers)
 
 
-def share_ratio(matches: Sequence[Match], process_group: dist.ProcessGroup | None) -> None:
-    """Give each match of weight ``"auto"`` its part of one ratio to the task's gradient.
-
-    The modules at which they read have equal parts. Matches of one feature divide the part of their module; those of
-    several features that one module returns, as the levels of a pyramid, do not, since each has a gradient of its own.
-    """
-    modules = {tuple((layer.path, layer.input) for layer in match.student) for match in matches}
-    features = Counter(match.student for match in matches)
-    for match in matches:
-        assert match.auto is not None
-        match.auto.share = RATIO / len(modules) / features[match.student]
-        if process_group is not None:  # in a function, since a group cannot be deep-copied
-            match.auto.reduce = lambda sums: dist.all_reduce(sums, group=process_group)
-
-
 def first_of(feature: Feature) -> Tensor:
     return feature if isinstance(feature, Tensor) else feature[0]
+
+
+def _each(function: Callable[[Tensor], Tensor], feature: Feature) -> Any:
+    return function(feature) if isinstance(feature, Tensor) else tuple(map(function, feature))

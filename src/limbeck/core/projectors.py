@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal as orthogonal_parametrization
 
+from limbeck.core.precision import exact
+
 MakeProjector = Callable[[Tensor, Tensor], nn.Module]  # from one example of the student's and the teacher's feature
 
 
@@ -126,6 +128,11 @@ class orthogonal(nn.Module):  # noqa: N801 - a projector, as the functions above
         self.channel = 1 if student.ndim == 4 else -1
         linear = nn.Linear(student.shape[self.channel], teacher.shape[self.channel], bias=False)
         self.linear = orthogonal_parametrization(linear)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> orthogonal:
+        # Under .to(bfloat16) it stays in float32: torch can keep no other matrix orthogonal.
+        super()._apply(lambda tensor: exact(fn(tensor)), recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(self, student: Tensor) -> Tensor:
         projected: Tensor = self.linear(student.movedim(self.channel, -1))

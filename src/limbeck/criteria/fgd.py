@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.core.precision import exact
+from limbeck.core.precision import as_weights, exact
 from limbeck.criteria.shared.attention import over_channels, over_positions
 from limbeck.criteria.shared.boxes import cells_of, check_boxes
 from limbeck.criteria.shared.maps import as_maps, only_maps
@@ -80,7 +80,8 @@ class FGD(nn.Module):
         here, there = ([f(x, self.temperature) for f in (over_positions, over_channels)] for x in (student, teacher))
         focal = (weights * there[0] * there[1] * (student - teacher).square()).sum()
         attention = sum((a - b).abs().sum() for a, b in zip(here, there, strict=True))
-        relation = (self.student_context(student) - self.teacher_context(teacher)).square().sum()
+        student, teacher = as_weights(student, self), as_weights(teacher, self)
+        relation = exact(self.student_context(student) - self.teacher_context(teacher)).square().sum()
         total: Tensor = focal + self.attention * attention + self.relation * relation
         return total
 

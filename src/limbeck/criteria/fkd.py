@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from limbeck.core.precision import exact
+from limbeck.core.precision import as_weights, exact
 from limbeck.criteria.shared.attention import over_positions
 from limbeck.criteria.shared.maps import as_maps, only_maps
 from limbeck.criteria.shared.one_pass import sum_of_pieces
@@ -67,20 +67,21 @@ class FKD(nn.Module):
         feature = sum_of_pieces(self._features, student, teacher, weights=list(self.map_feature.parameters()))
         relation = sum_of_pieces(self._relations, student, teacher, weights=related)
         here, there = exact(student), exact(teacher)
-        channels = there.mean((2, 3)) - self.map_channels(here.mean((2, 3)))
-        positions = there.mean(1, keepdim=True) - self.map_positions(here.mean(1, keepdim=True))
+        channels = there.mean((2, 3)) - self.map_channels(as_weights(here.mean((2, 3)), self))
+        positions = there.mean(1, keepdim=True) - self.map_positions(as_weights(here.mean(1, keepdim=True), self))
         attention = torch.linalg.vector_norm(channels) + torch.linalg.vector_norm(positions)
         total: Tensor = self.feature * root(feature) + self.attention * attention + self.relation * root(relation)
         return total
 
     def _features(self, student: Tensor, teacher: Tensor) -> Tensor:
         here, there = (over_positions(feature, self.temperature) for feature in (student.detach(), teacher))
-        squares: Tensor = (here + there) / 2 * (teacher - self.map_feature(student)).square()
+        squares: Tensor = (here + there) / 2 * (teacher - self.map_feature(as_weights(student, self))).square()
         return squares.sum()
 
     def _relations(self, student: Tensor, teacher: Tensor) -> Tensor:
-        difference: Tensor = self.teacher_relations(teacher) - self.map_relations(self.student_relations(student))
-        return difference.square().sum()
+        student, teacher = as_weights(student, self), as_weights(teacher, self)
+        difference = self.teacher_relations(teacher) - self.map_relations(self.student_relations(student))
+        return exact(difference).square().sum()
 
 
 def root(total: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from limbeck.core.precision import as_weights
 from limbeck.criteria.shared.maps import as_maps, only_maps
 from limbeck.criteria.shared.one_pass import sum_of_pieces
 
@@ -59,5 +60,5 @@ class MGD(nn.Module):
         return sum_of_pieces(self._distance, student, teacher, kept, weights=list(self.parameters())) / batch
 
     def _distance(self, student: Tensor, teacher: Tensor, kept: Tensor) -> Tensor:
-        difference: Tensor = self.generator(student * kept) - teacher
+        difference: Tensor = self.generator(as_weights(student * kept, self.generator)) - teacher
         return difference.square().sum()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from limbeck.core.capture import Layer
+from limbeck.core.criterion import name_of
 from limbeck.core.match import Match
 from limbeck.core.projectors import conv1x1_if_needed, conv_bn_relu, pooled
 from limbeck.methods.spelling import find_method, weight_of
@@ -151,7 +152,7 @@ def used_in(matches: Sequence[Match]) -> list[str]:
     """What matches are made of that has a paper to cite, or that someone else has to name: sorted names."""
     names = set()
     for match in matches:
-        names.add(getattr(match.criterion, "__name__", type(match.criterion).__name__))
+        names.add(name_of(match.criterion))
         names.add(getattr(match.make_projector, "__name__", ""))
         names.add(type(match.schedule).__name__ if match.schedule else "")
         names.add("standardise" if getattr(match.criterion, "standardise", False) else "")

@@ -9,7 +9,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from limbeck.core.match import Criterion, Weight
+from limbeck.core.criterion import Criterion, declared_by
+from limbeck.core.match import Weight
 from limbeck.core.projectors import conv1x1_if_needed
 from limbeck.methods.table import METHODS, SCHEDULES, Method
 from limbeck.models.files import function_in
@@ -26,8 +27,8 @@ def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable
         file, _, rest = spec.partition(".py:")
         name, _, options = rest.partition(":")
         own = function_in(Path(f"{file}.py"), name)
-        any_channels = hasattr(own, "build") or getattr(own, "any_shape", False)
-        method = Method(own, "", "", projector=None if any_channels else conv1x1_if_needed)
+        declared = declared_by(own)
+        method = Method(own, "", "", projector=None if declared.build or declared.any_shape else conv1x1_if_needed)
         if not isinstance(own, type):  # a function of (student, teacher) is the criterion
             if options:
                 raise ValueError(f"{spec}: {name} is a function, which takes no options")

@@ -12,8 +12,9 @@ from typing import Any, Literal
 from torch import nn
 
 from limbeck import criteria
+from limbeck.core.criterion import Criterion
 from limbeck.core.loss_weights import EarlyDecay, WarmUp
-from limbeck.core.match import Criterion, Weight
+from limbeck.core.match import Weight
 from limbeck.core.projectors import (
     MakeProjector,
     conv1x1,

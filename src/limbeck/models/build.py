@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-from safetensors import safe_open
 from torch import nn
 
 from limbeck.models.checkpoints import load_weights
 from limbeck.models.files import function_in
+from limbeck.models.run_folder import RunFolder
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -46,8 +44,8 @@ def build_model(name: str, classes: list[str], size: int | None = None) -> tuple
         return _from_torchvision(rest, len(classes)), Inputs(size or 224)
     if kind.endswith(".py"):
         return function_in(Path(kind), rest)(num_classes=len(classes)), Inputs(size or 224)
-    if (Path(name) / "student.safetensors").is_file():
-        return _from_run(Path(name) / "student.safetensors", classes, size)
+    if RunFolder(Path(name)).has_student():
+        return _from_run(RunFolder(Path(name)), classes, size)
     raise ValueError(
         f"no model {name!r}: write timm:NAME, torchvision:NAME, FILE.py:FUNCTION, or the folder of a finished run"
     )
@@ -77,20 +75,8 @@ def _from_torchvision(name: str, classes: int) -> nn.Module:
     return model
 
 
-def _from_run(path: Path, classes: list[str], size: int | None) -> tuple[nn.Module, Inputs]:
-    card = read_card(path)
-    if classes and card["classes"] != classes:
-        raise ValueError(f"{path.parent} knows the classes {card['classes'][:5]}..., the data has {classes[:5]}...")
+def _from_run(run: RunFolder, classes: list[str], size: int | None) -> tuple[nn.Module, Inputs]:
+    card = run.card(classes)
     model, _ = build_model(card["model"], card["classes"], card["size"])
-    load_weights(model, str(path))
+    load_weights(model, str(run.student))
     return model, Inputs(size or card["size"], tuple(card["mean"]), tuple(card["std"]))
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """What a run wrote about its model: name, classes, and the inputs it expects."""
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    if "limbeck" not in metadata:
-        raise ValueError(f"{path} was not written by a run of limbeck")
-    card: dict[str, Any] = json.loads(metadata["limbeck"])
-    return card

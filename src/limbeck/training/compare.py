@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist, mean, stdev
+from statistics import mean, stdev
 
-from limbeck.models.build import read_card
+from limbeck.models.run_folder import RunFolder, read_card
 from limbeck.training.loop import train
+from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Recipe
-
-# Student's t, 97.5 %, by degrees of freedom
-T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 @dataclass(frozen=True)
@@ -35,21 +33,16 @@ class Arm:
 
 
 def difference(values: Sequence[float], baseline: Sequence[float]) -> tuple[float, float]:
-    """Mean of the paired differences, and half the width of its 95 % confidence interval (Student's t).
+    """Mean of the paired differences, and half the width of its 95 % confidence interval (Student's t, from scipy).
 
     >>> gain, half = difference([2.0, 3.0, 4.0], [1.0, 1.0, 1.0])
     >>> round(gain, 2), round(half, 2)
     (2.0, 2.48)
     """
+    from scipy.stats import t  # type: ignore[import-untyped]
+
     gains = [value - base for value, base in zip(values, baseline, strict=True)]
-    return mean(gains), quantile(len(gains) - 1) * stdev(gains) / len(gains) ** 0.5
-
-
-def quantile(freedom: int) -> float:
-    """Student's t, 97.5 %; beyond the table by its series in the normal distribution's, to four digits."""
-    z = NormalDist().inv_cdf(0.975)
-    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return T.get(freedom, float(z + sum(term / freedom**power for power, term in enumerate(terms, start=1))))
+    return mean(gains), float(t.ppf(0.975, len(gains) - 1)) * stdev(gains) / len(gains) ** 0.5
 
 
 def compare(
@@ -67,10 +60,10 @@ def compare(
     for name, make in arms.items():
         values = []
         for seed in seeds:
-            run = out / f"{name}-{seed}"
-            if not (run / "student-last.safetensors").is_file():
-                train(make(seed), run, resume=True, quiet=True)
-            values.append(read_card(run / "student-last.safetensors")["metrics"][metric])
+            run = RunFolder(out / f"{name}-{seed}")
+            if not run.last_student.is_file():
+                train(make(seed), run.path, RunOptions(resume=True), quiet=True)
+            values.append(read_card(run.last_student)["metrics"][metric])
             print(f"{name}, seed {seed}: {metric} {values[-1]:.4f}", flush=True)
         results.append(Arm(name, values))
     return results

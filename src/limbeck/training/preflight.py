@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from limbeck.core.capture import Layer
+from limbeck.core.criterion import Feature
 from limbeck.core.distiller import Distiller
-from limbeck.core.match import Feature, Match, first_of, gather
+from limbeck.core.match import Match, first_of, gather
 from limbeck.core.modules import Example, call, evaluating
 
 

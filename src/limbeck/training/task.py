@@ -18,8 +18,8 @@ class Task(Protocol):
     def inputs(self, batch: Any) -> Example:
         """What to call the student with."""
 
-    def teacher_inputs(self, batch: Any) -> Example:
-        """What to call the teacher with."""
+    def teacher_inputs(self, batch: Any) -> Example | None:
+        """What to call the teacher with; ``None`` where that is what the student is called with, or there is none."""
 
     def truth(self, batch: Any) -> Any:
         """What criteria that need the ground truth get."""

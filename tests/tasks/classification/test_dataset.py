@@ -2,7 +2,11 @@ import pytest
 import torch
 from PIL import Image
 
-from limbeck.tasks.classification.dataset import first_of_each_class, load_images, read_folder, read_unlabelled, split
+from limbeck.data.parts import summary
+from limbeck.tasks.classification.dataset import first_of_each_class, split_off
+from limbeck.tasks.classification.folders import read_folder, read_unlabelled
+from limbeck.tasks.classification.lists import read_list
+from limbeck.tasks.classification.load import load_images
 
 
 def paint(path, colour=(200, 10, 10), size=(12, 10)):
@@ -41,16 +45,15 @@ def test_one_folder_is_split_by_seed_within_every_class(folder):
 def test_a_corrupt_image_is_an_error_that_names_the_file(folder):
     bad = folder / "train" / "cat" / "0.png"
     bad.write_bytes(bad.read_bytes()[:40])
-    train, _ = load_images(str(folder))
-    with pytest.raises(ValueError, match=r"cat/0\.png cannot be read as an image.*--skip-bad-images"):
-        train.read(0)
+    with pytest.raises(ValueError, match=r"cat/0\.png cannot be read as an image.*found: 1.*--on-bad-data skip"):
+        load_images(str(folder))
 
 
 def test_bad_images_can_be_skipped_and_are_counted(folder):
     (folder / "train" / "cat" / "0.png").write_bytes(b"no image")
-    train, _ = load_images(str(folder), skip_bad=True)
+    train, _ = load_images(str(folder), on_bad="skip")
     assert len(train) == 7
-    assert any("skipped 1 unreadable images: 0.png" in note for note in train.notes)
+    assert any("left out 1 unreadable images, the first: " in note for note in train.notes)
 
 
 def test_files_that_are_no_images_are_counted(folder):
@@ -77,7 +80,7 @@ def test_empty_missing_and_flat_folders_are_errors(tmp_path):
 
 def test_classes_that_differ_between_train_and_val_are_named(folder):
     paint(folder / "val" / "emu" / "0.png")
-    with pytest.raises(ValueError, match=r"not the same classes; only one has \['emu'\]"):
+    with pytest.raises(ValueError, match=r"not the same classes as the training images; only one has \['emu'\]"):
         load_images(str(folder))
 
 
@@ -102,7 +105,7 @@ def test_digits_are_ten_classes_of_three_channel_images():
     assert train.read(0).shape == (3, 8, 8)
     assert train.read(0).max() == 255
     assert sorted(set(train.labels)) == list(range(10))
-    assert split(train, 0.5, seed=0)[0].items.shape[1:] == (3, 8, 8)
+    assert split_off(train, 0.5, seed=0)[0].items.shape[1:] == (3, 8, 8)
 
 
 def test_a_cifar_that_cannot_be_downloaded_says_so(tmp_path, monkeypatch):
@@ -114,3 +117,129 @@ def test_a_cifar_that_cannot_be_downloaded_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR10, "__init__", refuse)
     with pytest.raises(ValueError, match="could not be downloaded: no network"):
         load_images(f"cifar10:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("Train", "Test"), ("training", "validation"), ("TRAIN", "Val"), ("train", "valid")]
+)
+def test_parts_are_known_by_several_names_in_any_case(tmp_path, train, val):
+    for part in (train, val):
+        for name in ("cat", "dog"):
+            paint(tmp_path / part / name / "0.png")
+    images, held_out = load_images(str(tmp_path))
+    assert images.classes == held_out.classes == ["cat", "dog"]
+    assert images.items == [tmp_path / train / name / "0.png" for name in ("cat", "dog")]
+    assert held_out.items == [tmp_path / val / name / "0.png" for name in ("cat", "dog")]
+
+
+def test_what_looks_like_a_part_but_is_not_known_is_refused(tmp_path):
+    for part in ("seg_train", "seg_test"):
+        for name in ("cat", "dog"):
+            paint(tmp_path / part / name / "0.png")
+    with pytest.raises(ValueError, match=r"holds seg_test, seg_train, which look like parts, not classes; known names"):
+        load_images(str(tmp_path))
+
+
+def test_a_class_may_be_called_as_what_it_shows(tmp_path):
+    for name in ("bullet train", "test tube"):
+        for number in range(2):
+            paint(tmp_path / name / f"{number}.png")
+    assert load_images(str(tmp_path))[0].classes == ["bullet train", "test tube"]
+
+
+def test_a_part_beside_what_may_be_classes_is_refused(tmp_path):
+    for name in ("car", "train"):
+        paint(tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match=r"holds train, a part, beside car: .* if they are classes, and so is train"):
+        load_images(str(tmp_path))
+
+
+def test_two_names_of_one_part_are_refused(folder):
+    paint(folder / "valid" / "cat" / "0.png")
+    with pytest.raises(ValueError, match=r"val and .*valid are both the val images by their names"):
+        load_images(str(folder))
+
+
+def test_hidden_folders_and_files_are_none_and_links_are_followed(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp(".elsewhere")
+    paint(elsewhere / "deep" / "linked.png")
+    paint(folder / "train" / ".ipynb_checkpoints" / "x.png")
+    paint(folder / "train" / "cat" / ".ipynb_checkpoints" / "0-checkpoint.png")
+    (folder / "train" / "cat" / "._0.png").write_bytes(b"of a file manager")
+    (folder / "train" / "cat" / "more").symlink_to(elsewhere)
+    (folder / "train" / "cat" / "loop").symlink_to(folder / "train" / "cat")
+    images = read_folder(folder / "train")
+    assert images.classes == ["cat", "dog"]
+    cats = [item.name for item, label in zip(images.items, images.labels, strict=True) if label == 0]
+    assert cats == ["0.png", "1.png", "2.png", "3.png", "linked.png"]
+
+
+def test_validation_images_may_lie_elsewhere_or_be_chosen_by_their_part(folder, tmp_path_factory):
+    for name in ("cat", "dog"):
+        paint(folder / "test" / name / "t.png")
+    assert {item.name for item in load_images(str(folder))[1].items} == {"0.png", "1.png"}
+    assert {item.name for item in load_images(str(folder), split="test")[1].items} == {"t.png"}
+    other = tmp_path_factory.mktemp("other")
+    for name in ("cat", "dog"):
+        paint(other / name / "o.png")
+    train, val = load_images(str(folder / "train"), val_data=other)
+    assert (len(train), {item.name for item in val.items}) == (8, {"o.png"})
+    with pytest.raises(ValueError, match="has no test images; it has train"):
+        load_images(str(folder / "train"), split="test")
+
+
+def test_the_data_are_summed_up_for_the_start_of_a_run(folder):
+    train, val = load_images(str(folder))
+    assert summary(train, val) == [
+        "classes: 2 (cat, dog)",
+        f"training: 8 images, in class folders of {folder / 'train'}",
+        f"validation: 4 images, in class folders of {folder / 'val'}",
+    ]
+    assert "held out of" in summary(*load_images(str(folder / "train")))[2]
+
+
+def test_a_list_names_images_and_labels(tmp_path):
+    for name in ("a.png", "b.png", "train/c.jpeg"):
+        paint(tmp_path / name)
+    (tmp_path / "train.csv").write_text("label,width,image_id\ndog,3,a.png\ncat,4,b\n\ndog,5,c\n")
+    (tmp_path / "val.csv").write_text("b.png,cat\n")
+    train, val = load_images(str(tmp_path))
+    assert train.classes == val.classes == ["cat", "dog"]
+    assert train.items == [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "train" / "c.jpeg"]
+    assert (train.labels, val.labels) == ([1, 0, 1], [0])
+    assert train.origin == f"in the list {tmp_path / 'train.csv'}"
+
+
+def test_labels_that_are_numbers_are_in_their_order(tmp_path):
+    paint(tmp_path / "a.png")
+    (tmp_path / "list.tsv").write_text("a.png\t10\na.png\t9\n")
+    assert read_list(tmp_path / "list.tsv").classes == ["9", "10"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("a.png,cat\na.png\n", "line 2: 'a.png' has no label"),
+        ("a.png,cat\nnone.png,dog\n", "line 2: there is no image none.png"),
+    ],
+)
+def test_a_list_that_is_wrong_is_told_by_its_line(tmp_path, text, words):
+    paint(tmp_path / "a.png")
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"train\.csv.*{words}"):
+        read_list(tmp_path / "train.csv")
+
+
+def test_a_label_that_no_training_image_has_is_refused(tmp_path):
+    paint(tmp_path / "a.png")
+    (tmp_path / "train.csv").write_text("a.png,cat\n")
+    (tmp_path / "val.csv").write_text("a.png,cat\na.png,emu\n")
+    with pytest.raises(ValueError, match=r"val\.csv, line 2: no training image is of the class 'emu'"):
+        load_images(str(tmp_path / "train.csv"), val_data=tmp_path / "val.csv")
+
+
+def test_a_list_in_latin_1_names_its_line(tmp_path):
+    (tmp_path / "train.csv").write_bytes("a.png,cat\nb.png,é\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"train\.csv is not UTF-8: line 2 has the byte 0xe9"):
+        read_list(tmp_path / "train.csv")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from limbeck.models.build import Inputs
-from limbeck.tasks.classification.dataset import load_images
+from limbeck.tasks.classification.load import load_images
 from limbeck.tasks.classification.transforms import Preprocess, TrainImages, ValImages, augmentation
 
 

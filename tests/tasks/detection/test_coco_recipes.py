@@ -8,8 +8,8 @@ import timm
 import torch
 
 from limbeck.cli import main
-from limbeck.models.build import read_card
 from limbeck.models.files import function_in
+from limbeck.models.run_folder import read_card
 from limbeck.training.optimizer import learning_rate
 from tests.runs import log_of
 from tests.tasks.detection.test_commands import CLASSES, write_objects

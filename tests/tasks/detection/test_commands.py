@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from limbeck.cli import main
-from limbeck.models.build import read_card
+from limbeck.models.run_folder import read_card
 from limbeck.tasks.detection.models import build_detector
 from limbeck.tasks.detection.recipe import Data
 from limbeck.tasks.detection.task import Detection

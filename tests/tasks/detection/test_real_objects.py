@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from limbeck.cli import main
-from limbeck.models.build import read_card
+from limbeck.models.run_folder import read_card
 from limbeck.tasks.detection.dataset import load_coco
 from limbeck.tasks.detection.task import average_precision
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from limbeck.cli import main
-from limbeck.models.build import read_card
 from limbeck.models.files import function_in
+from limbeck.models.run_folder import read_card
 from limbeck.tasks.semantic.task import Semantic
 from tests.runs import assert_resumes_bitwise, cells, equal, log_of, mistake, weights
 from tests.test_distributed import assert_same_run, torchrun

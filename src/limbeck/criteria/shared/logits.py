@@ -76,5 +76,5 @@ def check_batch(criterion: object, size: int, least: int) -> None:
     if size < least and not torch.compiler.is_compiling():
         raise ValueError(
             f"{type(criterion).__name__} relates the images of a batch to each other and needs {least} or more; "
-            f"this batch has {size}"
+            f"this batch has {size}; where that is the last one of an epoch, pass drop_last=True to the DataLoader"
         )

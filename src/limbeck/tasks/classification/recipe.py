@@ -11,16 +11,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from limbeck.data.parts import HeldOut, summary
+from limbeck.data.problems import OnBadData
 from limbeck.methods.pairing import Side, make_matches
 from limbeck.models.build import Inputs, build_model
 from limbeck.models.checkpoints import load_weights
-from limbeck.tasks.classification.dataset import (
-    UNLABELLED,
-    Images,
-    first_of_each_class,
-    load_images,
-    read_unlabelled,
-)
+from limbeck.tasks.classification.dataset import UNLABELLED, Images, first_of_each_class
+from limbeck.tasks.classification.folders import read_unlabelled
+from limbeck.tasks.classification.load import load_images
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import Augment, TrainImages, ValImages, augmentation
 from limbeck.training.recipe import EXAMPLES, Budget, Recipe
@@ -49,8 +47,12 @@ class Data:
     load_size: int | None = None
     """Pixels at which images are augmented, before each model gets its own size. By default the larger of the models'
     sizes, but no more than the shorter side of a typical training image (the median)."""
-    skip_bad_images: bool = False
-    """Read every file beforehand and leave out those that cannot be read, with a line that says how many."""
+    val_data: Path | None = None
+    """A folder or list of the validation images, where they are not in --data."""
+    split: HeldOut | None = None
+    """The part of the data that is measured on; by default val, or else test."""
+    on_bad_data: OnBadData = "error"
+    """What becomes of an image that cannot be decoded: an error, or left out and counted (skip)."""
     data_seed: int = 0
     """Of the choices above, apart from --seed so that runs with other seeds see the same images."""
 
@@ -169,7 +171,10 @@ def train(
 
 
 def _images(data: Data) -> tuple[Images, Images]:
-    train_images, val_images = load_images(data.data, skip_bad=data.skip_bad_images, seed=data.data_seed)
+    train_images, val_images = load_images(
+        data.data, val_data=data.val_data, split=data.split, on_bad=data.on_bad_data, seed=data.data_seed
+    )
+    train_images.notes[:0] = summary(train_images, val_images)
     if data.images is not None:
         train_images = train_images.take(first_of_each_class(train_images, data.images, data.data_seed))
     if data.labels is not None:
@@ -177,14 +182,14 @@ def _images(data: Data) -> tuple[Images, Images]:
         labels = [label if i in known else UNLABELLED for i, label in enumerate(train_images.labels)]
         train_images = dataclasses.replace(train_images, labels=labels)
     if data.unlabelled is not None:
-        further = read_unlabelled(data.unlabelled, train_images.classes, skip_bad=data.skip_bad_images)
+        further = read_unlabelled(data.unlabelled, train_images.classes, on_bad=data.on_bad_data)
         if isinstance(train_images.items, torch.Tensor):
             raise ValueError("--unlabelled goes with a folder of labelled images; for the others use --labels")
-        train_images = Images(
-            [*train_images.items, *further.items],
-            [*train_images.labels, *further.labels],
-            train_images.classes,
-            [*train_images.notes, *further.notes, f"{len(further)} unlabelled images"],
+        train_images = dataclasses.replace(
+            train_images,
+            items=[*train_images.items, *further.items],
+            labels=[*train_images.labels, *further.labels],
+            notes=[*train_images.notes, *further.notes, f"{len(further)} unlabelled images {further.origin}"],
         )
     return _with_share(train_images, data.labelled_share), val_images
 
@@ -230,7 +235,7 @@ def _card(model: str, inputs: Inputs, classes: list[str], load_size: int, data: 
         "model": model,
         "classes": classes,
         "load_size": load_size,
-        "skip_bad_images": data.skip_bad_images,
+        "on_bad_data": data.on_bad_data,
         "data_seed": data.data_seed,
         **dataclasses.asdict(inputs),
     }

@@ -38,13 +38,14 @@ class Classification:
         self.classes, self.label_smoothing, self.labelled_share = classes, label_smoothing, labelled_share
         self._for_student = Preprocess(student)
         self._for_teacher = Preprocess(teacher or student)
+        self._has_teacher = teacher is not None
         self.teacher_says: Tensor | None = None  # (N) class by index of the validation image
 
     def inputs(self, batch: Batch) -> tuple[Tensor]:
         return (self._for_student(batch["image"]),)
 
-    def teacher_inputs(self, batch: Batch) -> tuple[Tensor]:
-        return (self._for_teacher(batch["image"]),)
+    def teacher_inputs(self, batch: Batch) -> tuple[Tensor] | None:
+        return (self._for_teacher(batch["image"]),) if self._has_teacher else None
 
     def truth(self, batch: Batch) -> Tensor:
         return batch["label"]

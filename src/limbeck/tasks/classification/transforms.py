@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from limbeck.data.order import Key, seeded
+from limbeck.data.reader import Reader
 from limbeck.models.build import Inputs
 from limbeck.tasks.classification.dataset import Images
 
@@ -47,6 +48,7 @@ class TrainImages(Dataset[Batch]):
 
     def __init__(self, images: Images, augment: Callable[[Tensor], Tensor], seed: int):
         self.images, self.augment, self.seed = images, augment, seed
+        self.reader = Reader(images)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -54,7 +56,8 @@ class TrainImages(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         epoch, index = key
         with seeded(self.seed, "augment", epoch, index):
-            image = self.augment(self.images.read(index))
+            index, image = self.reader(index)
+            image = self.augment(image)
         return _sample(image, self.images, index)
 
 
@@ -63,12 +66,14 @@ class ValImages(Dataset[Batch]):
 
     def __init__(self, images: Images, size: int):
         self.images, self.transform = images, v2.Compose(plain(size))
+        self.reader = Reader(images)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Batch:
-        return _sample(self.transform(self.images.read(index)), self.images, index)
+        index, image = self.reader(index)
+        return _sample(self.transform(image), self.images, index)
 
 
 def _sample(image: Tensor, images: Images, index: int) -> Batch:

@@ -21,9 +21,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from limbeck.core.capture import Layer
 from limbeck.core.modules import evaluating
-from limbeck.models.build import Inputs, read_card
+from limbeck.models.build import Inputs
 from limbeck.models.checkpoints import load_weights
 from limbeck.models.files import function_in
+from limbeck.models.run_folder import RunFolder
 from limbeck.tasks.detection.pyramids import CHANNELS, MULTIPLE, Pyramid, levels_of_backbone
 from limbeck.tasks.detection.transformer_levels import encoder_path, levels_of_hf
 from limbeck.tasks.detection.transformers import TransformerDetector, build_hf_detector
@@ -60,15 +61,15 @@ def build_detector(name: str, classes: list[str], *, masks: bool = False) -> tup
         ValueError: There is no such model, it gives no masks, or a run folder's classes are others.
     """
     kind, _, rest = name.partition(":")
-    card = Path(name) / "student.safetensors"
+    run = RunFolder(Path(name))
     if kind == "torchvision":
         model, inputs = _from_torchvision(rest, len(classes))
     elif kind == "hf":
         model, inputs = build_hf_detector(Path(rest), classes)
     elif kind.endswith(".py"):
         model, inputs = _taking_images_as_they_are(function_in(Path(kind), rest)(num_classes=len(classes) + 1))
-    elif card.is_file():
-        return _from_run(card, classes, masks=masks)
+    elif run.has_student():
+        return _from_run(run, classes, masks=masks)
     else:
         raise ValueError(
             f"no detector {name!r}: write torchvision:HEAD/timm:BACKBONE (heads: {', '.join(HEADS)}), "
@@ -86,10 +87,10 @@ def gives_masks(model: nn.Module) -> bool:
 def is_detector(name: str) -> bool:
     """Whether a name is that of a detector, and of nothing else."""
     kind, _, rest = name.partition(":")
-    card = Path(name) / "student.safetensors"
+    run = RunFolder(Path(name))
     if kind == "torchvision":
         return "/timm:" in rest or rest in known_to_torchvision()
-    return card.is_file() and read_card(card)["task"] in TASKS
+    return run.has_student() and run.card()["task"] in TASKS
 
 
 def backbone_path(model: nn.Module) -> str:
@@ -196,14 +197,13 @@ HEADS: dict[str, Callable[[str, int], nn.Module]] = {
 }
 
 
-def _from_run(path: Path, classes: list[str], *, masks: bool) -> tuple[nn.Module, Inputs]:
-    card = read_card(path)
+def _from_run(run: RunFolder, classes: list[str], *, masks: bool) -> tuple[nn.Module, Inputs]:
+    card = run.card()
     if card["task"] not in TASKS:
-        raise ValueError(f"{path.parent} is a run of {card['task']}, not of a detector")
-    if classes and card["classes"] != classes:
-        raise ValueError(f"{path.parent} knows the classes {card['classes'][:5]}..., the data has {classes[:5]}...")
+        raise ValueError(f"{run} is a run of {card['task']}, not of a detector")
+    run.card(classes)
     model, inputs = build_detector(card["model"], card["classes"], masks=masks)
-    load_weights(model, str(path))
+    load_weights(model, str(run.student))
     return model, inputs
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from limbeck.models.build import Inputs, read_card
+from limbeck.models.build import Inputs
 from limbeck.models.checkpoints import load_weights
 from limbeck.models.files import function_in
+from limbeck.models.run_folder import RunFolder
 from limbeck.tasks.semantic.parts import LOOKED_OVER_AT
 
 
@@ -37,8 +38,8 @@ def build_segmenter(name: str, classes: list[str]) -> tuple[nn.Module, Inputs]:
         return _from_hf(Path(rest), classes)
     if kind.endswith(".py"):
         return function_in(Path(kind), rest)(num_classes=len(classes)), Inputs(LOOKED_OVER_AT)
-    if (Path(name) / "student.safetensors").is_file():
-        return _from_run(Path(name) / "student.safetensors", classes)
+    if RunFolder(Path(name)).has_student():
+        return _from_run(RunFolder(Path(name)), classes)
     raise ValueError(
         f"no segmenter {name!r}: write smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER, FILE.py:FUNCTION, or the folder "
         "of a finished run"
@@ -50,8 +51,8 @@ def is_segmenter(name: str) -> bool:
     kind, _, rest = name.rpartition(":")
     if kind == "torchvision":
         return rest in _known_to_torchvision()
-    card = Path(name) / "student.safetensors"
-    return kind in ("smp", "hf") or (card.is_file() and read_card(card)["task"] == "semantic")
+    run = RunFolder(Path(name))
+    return kind in ("smp", "hf") or (run.has_student() and run.card()["task"] == "semantic")
 
 
 def _from_smp(name: str, classes: int) -> tuple[nn.Module, Inputs]:
@@ -145,10 +146,8 @@ def check_classes(folder: Path, stored: dict[int, str], classes: list[str]) -> N
         raise ValueError(f"{folder} knows the classes {names[:5]}..., the data has {classes[:5]}...")
 
 
-def _from_run(path: Path, classes: list[str]) -> tuple[nn.Module, Inputs]:
-    card = read_card(path)
-    if classes and card["classes"] != classes:
-        raise ValueError(f"{path.parent} knows the classes {card['classes'][:5]}..., the data has {classes[:5]}...")
+def _from_run(run: RunFolder, classes: list[str]) -> tuple[nn.Module, Inputs]:
+    card = run.card(classes)
     model, inputs = build_segmenter(card["model"], card["classes"])
-    load_weights(model, str(path))
+    load_weights(model, str(run.student))
     return model, inputs

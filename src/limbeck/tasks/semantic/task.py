@@ -41,13 +41,13 @@ class Semantic:
         class_weights: Tensor | None = None,
     ):
         self.classes, self.auxiliary, self.dice, self.class_weights = list(classes), auxiliary, dice, class_weights
-        self.student, self.teacher = student, teacher or student
+        self.student, self.teacher = student, teacher
 
     def inputs(self, batch: Batch) -> tuple[Tensor]:
         return (normalised(batch["image"], self.student),)
 
-    def teacher_inputs(self, batch: Batch) -> tuple[Tensor]:
-        return (normalised(batch["image"], self.teacher),)
+    def teacher_inputs(self, batch: Batch) -> tuple[Tensor] | None:
+        return None if self.teacher is None else (normalised(batch["image"], self.teacher),)
 
     def truth(self, batch: Batch) -> Tensor:
         return torch.where(batch["mask"] == IGNORED, -1, batch["mask"])
@@ -75,7 +75,7 @@ class Semantic:
         return self._measure(model, self.student, loader)
 
     def evaluate_teacher(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
-        return self._measure(model, self.teacher, loader)
+        return self._measure(model, self.teacher or self.student, loader)
 
     def check_teacher(self, metrics: dict[str, float]) -> None:
         # One class everywhere has at most 1 in its own intersection over union, and 0 in all others.

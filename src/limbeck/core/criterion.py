@@ -1,0 +1,49 @@
+"""What a criterion is, and what it may say of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+Feature = Tensor | tuple[Tensor, ...]  # of one layer, or of several
+Criterion = Callable[..., Tensor]  # (student, teacher) -> scalar; nn.MSELoss() is one
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a criterion declares by attributes of these names, and what holds where it has none.
+
+    A criterion has no base class: any callable of (student, teacher) that gives a scalar is one. One with weights is an
+    ``nn.Module`` with a method ``build(student, teacher)``, called once with example features, which makes them.
+    """
+
+    build: Callable[..., None] | None = None  # (student, teacher): features as the criterion takes them
+    needs_truth: bool | str = False  # it is called with truth as third argument; may say in words what that is
+    any_shape: bool = False  # its features need not have one shape
+    mixed_precision: bool = False  # it takes features in low precision and mixes precisions by itself
+
+
+def declared_by(criterion: Criterion) -> Declared:
+    """What a criterion, or a class of them, declares."""
+    return Declared(
+        build=getattr(criterion, "build", Declared.build),
+        needs_truth=getattr(criterion, "needs_truth", Declared.needs_truth),
+        any_shape=getattr(criterion, "any_shape", Declared.any_shape),
+        mixed_precision=getattr(criterion, "mixed_precision", Declared.mixed_precision),
+    )
+
+
+def name_of(criterion: Criterion) -> str:
+    """What a criterion is called in the names of matches and in errors.
+
+    >>> import torch.nn.functional as F
+    >>> name_of(F.mse_loss), name_of(partial(F.smooth_l1_loss, beta=2.0)), name_of(declared_by)
+    ('mse_loss', 'smooth_l1_loss', 'declared_by')
+    """
+    if isinstance(criterion, partial):
+        return name_of(criterion.func)
+    name: str = getattr(criterion, "__name__", type(criterion).__name__)
+    return name

@@ -1,0 +1,108 @@
+"""Every image is decoded once before it is trained on; those that were sound are remembered.
+
+An index of a folder lies in the user's cache folder (``$XDG_CACHE_HOME``, else ``~/.cache``), so data may be read-only.
+An image is looked at again when its size in bytes or its time of change is another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from limbeck.data.images import opened, read_image, upright_size
+from limbeck.data.progress import track
+
+Size = tuple[int, int]  # height and width in pixels
+Entry = tuple[int, int, int, int]  # bytes, time of change in nanoseconds, height, width
+VERSION = 1  # to be raised when images are read otherwise
+WORTH = 256  # images looked at, from which on what was found is kept
+AT_ONCE = 1024  # images that are still looked at after an interruption
+
+
+def sizes_of(paths: Sequence[Path], folder: Path) -> list[Size | str]:
+    """For each image its height and width, or why it cannot be used; every image is decoded unless it is remembered.
+
+    Args:
+        paths: Images, which lie in the folder or are linked there.
+        folder: By which they are remembered.
+    """
+    file = index_of(folder)
+    known = _remembered(file)
+    stamps = [_stamp(path) for path in paths]
+    found: dict[str, Entry] = {
+        str(path): known[str(path)]
+        for path, stamp in zip(paths, stamps, strict=True)
+        if stamp is not None and tuple(known.get(str(path), ())[:2]) == stamp
+    }
+    new = [path for path in dict.fromkeys(paths) if str(path) not in found]
+    stamp_of = dict(zip(paths, stamps, strict=True))
+    wrong: dict[Path, str] = {}
+    try:
+        for path, size in zip(new, track(_looked_at(new), f"checking images of {folder}", len(new)), strict=True):
+            stamp = stamp_of[path]
+            if isinstance(size, str) or stamp is None:
+                wrong[path] = str(size)
+            else:
+                found[str(path)] = (*stamp, *size)
+    finally:  # after an interruption too
+        if len(new) >= WORTH:
+            _remember(file, {**known, **found})
+    return [wrong[path] if path in wrong else found[str(path)][2:] for path in paths]
+
+
+def look(path: Path) -> Size | str:
+    """Height and width of an image that can be decoded, or what is wrong with it."""
+    try:
+        with opened(path) as image:
+            size = upright_size(image)
+            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                image.draft("L", (1, 1))  # all of the file is read, at an eighth of the size
+                image.load()
+                return size
+        read_image(path)
+    except ValueError as error:
+        return str(error)
+    return size
+
+
+def index_of(folder: Path) -> Path:
+    """Where the images of a folder are remembered."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    return cache / "limbeck" / f"images-{VERSION}-{name}.json"
+
+
+def _looked_at(paths: Sequence[Path]) -> Iterable[Size | str]:
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), AT_ONCE):
+            yield from pool.map(look, paths[start : start + AT_ONCE])
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _remembered(file: Path) -> dict[str, Entry]:
+    try:
+        content: dict[str, Entry] = {path: tuple(entry) for path, entry in json.loads(file.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError, TypeError):  # it is made anew
+        return {}
+    return content
+
+
+def _remember(file: Path, entries: dict[str, Entry]) -> None:
+    """Keep entries for the next run; where nothing can be written, it will look again."""
+    own = file.with_suffix(f".{os.getpid()}")  # several processes may read one folder
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        own.write_text(json.dumps(entries))
+        own.replace(file)

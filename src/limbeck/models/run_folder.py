@@ -1,0 +1,85 @@
+"""The folder of a run: what lies in it, and under which names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps what it writes."""
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """Every argument, versions, hashes: written by a command, not by a run that Python started."""
+        return self.path / "recipe.json"
+
+    @property
+    def log(self) -> Path:
+        """Losses, weights, rates and metrics, a JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def student(self) -> Path:
+        """Tensors and card of the student that was the best so far."""
+        return self.path / "student.safetensors"
+
+    @property
+    def last_student(self) -> Path:
+        """Of the student as it was at the end, so only there once the run is finished."""
+        return self.path / "student-last.safetensors"
+
+    def has_student(self) -> bool:
+        return self.student.is_file()
+
+    def card(self, classes: Sequence[str] = ()) -> dict[str, Any]:
+        """What the run wrote about its best student; ``ValueError`` where it knows other classes than those named."""
+        card = read_card(self.student)
+        if classes and card["classes"] != classes:
+            raise ValueError(f"{self} knows the classes {card['classes'][:5]}..., the data has {list(classes[:5])}...")
+        return card
+
+    def read_record(self) -> dict[str, Any]:
+        """What the command that made the run wrote down.
+
+        Raises:
+            ValueError: No command made this run, or the file is damaged.
+        """
+        if not self.record.is_file():
+            raise ValueError(f"{self.path} is no run that a command made: it has no {self.record.name}")
+        try:
+            record: dict[str, Any] = json.loads(self.record.read_text())
+        except ValueError as error:
+            raise ValueError(
+                f"{self.record} is damaged ({error}); the arguments of this run are lost, so start it again in another "
+                "folder"
+            ) from None
+        return record
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """What a run wrote about a student in its file: name, classes, and the inputs it expects."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if "limbeck" not in metadata:
+        raise ValueError(f"{path} was not written by a run of limbeck")
+    card: dict[str, Any] = json.loads(metadata["limbeck"])
+    return card

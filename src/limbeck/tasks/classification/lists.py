@@ -1,0 +1,76 @@
+"""Labelled images in a list: a file with an image and a label a line."""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+from pathlib import Path
+
+from limbeck.data.images import EXTENSIONS
+from limbeck.data.parts import Part, Source, part_named
+from limbeck.data.problems import OnBadData
+from limbeck.data.text import read_text
+from limbeck.tasks.classification.dataset import Images
+from limbeck.tasks.classification.folders import sound
+
+ENDINGS = {".csv": ",", ".tsv": "\t"}
+IMAGE = ("path", "image", "image_path", "filepath", "file", "filename", "file_name", "image_id", "id")
+LABEL = ("label", "class", "category", "target", "labels", "class_name")
+
+
+def find_lists(place: Path, on_bad: OnBadData) -> dict[Part, Source[Images]]:
+    """The parts that lists in a folder are called for, or one list as the training images."""
+    if place.suffix.lower() in ENDINGS:
+        return {"train": partial(read_list, place, on_bad=on_bad)}
+    lists = {part_named(path.stem): path for path in sorted(place.iterdir()) if path.suffix.lower() in ENDINGS}
+    return {part: partial(read_list, path, on_bad=on_bad) for part, path in lists.items() if part is not None}
+
+
+def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData = "error") -> Images:
+    """Images and labels of a list; their columns are named in its first line, or are the first two.
+
+    Args:
+        file: Its images are found from its folder on, or in the folder that is called as the list, or in ``images``.
+        classes: Those that there may be; by default all that the list has, in the order of their names, or of their
+            values where all are numbers.
+        on_bad: What becomes of images that cannot be decoded.
+
+    Raises:
+        ValueError: A line has no label, one that is none of the classes, or an image that is not there.
+    """
+    lines = csv.reader(read_text(file).splitlines(), delimiter=ENDINGS[file.suffix.lower()])
+    rows = [(number, row) for number, row in enumerate(lines, 1) if any(cell.strip() for cell in row)]
+    if not rows:
+        raise ValueError(f"{file} is empty; it should have an image and a label a line")
+    first = [cell.strip().lower() for cell in rows[0][1]]
+    image, label = (next((first.index(name) for name in names if name in first), None) for names in (IMAGE, LABEL))
+    if image is not None and label is not None:
+        rows = rows[1:]
+    else:
+        image, label = 0, 1
+    pairs = []
+    for number, row in rows:
+        if len(row) <= max(image, label) or not row[label].strip():
+            raise ValueError(f"{file}, line {number}: {','.join(row)!r} has no label")
+        pairs.append((row[image].strip(), row[label].strip(), number))
+    named = classes or _in_order({name for _, name, _ in pairs})
+    if unknown := [(name, number) for _, name, number in pairs if name not in named]:
+        name, number = unknown[0]
+        raise ValueError(f"{file}, line {number}: no training image is of the class {name!r}")
+    place = {name: index for index, name in enumerate(named)}
+    items = [_image(file, name, number) for name, _, number in pairs]
+    labels = [place[name] for _, name, _ in pairs]
+    return sound(Images(items, labels, named, [], f"in the list {file}", on_bad), file.parent)
+
+
+def _in_order(names: set[str]) -> list[str]:
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+
+
+def _image(file: Path, name: str, number: int) -> Path:
+    """Where an image of a list is; Kaggle's lists have names without endings."""
+    for folder in (file.parent, file.parent / file.stem, file.parent / "images"):
+        for ending in ("", *sorted(EXTENSIONS)) if Path(name).suffix.lower() not in EXTENSIONS else ("",):
+            if (path := folder / f"{name}{ending}").is_file():
+                return path
+    raise ValueError(f"{file}, line {number}: there is no image {name} in {file.parent}, {file.stem}/ or images/ in it")

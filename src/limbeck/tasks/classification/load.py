@@ -1,0 +1,57 @@
+"""From a folder, a list or the name of a data set to labelled images, by what lies there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from limbeck.data.parts import HeldOut, Part, Source, folders_in, load_parts
+from limbeck.data.problems import OnBadData
+from limbeck.tasks.classification.dataset import Images, split_off
+from limbeck.tasks.classification.embedded import load_embedded
+from limbeck.tasks.classification.folders import find_folders
+from limbeck.tasks.classification.lists import ENDINGS, find_lists
+
+
+def load_images(
+    data: str,
+    *,
+    val_data: Path | None = None,
+    split: HeldOut | None = None,
+    on_bad: OnBadData = "error",
+    seed: int = 0,
+) -> tuple[Images, Images]:
+    """Training and validation images.
+
+    Args:
+        data: A folder with ``train/CLASS/*.jpg`` and ``val/`` or ``test/`` likewise; one with ``CLASS/*.jpg``, of which
+            a tenth is split off by seed; one with lists ``train.csv`` and ``val.csv``, or such a list;
+            ``cifar10:DIR`` or ``cifar100:DIR``, downloaded to DIR by torchvision; or ``digits``.
+        val_data: A folder or list of the validation images, where they are not in ``data``.
+        split: The part that is measured on; by default val, or else test.
+        on_bad: What becomes of an image that cannot be decoded: an error, or left out and counted in the notes.
+        seed: Of the split.
+
+    Raises:
+        ValueError: No images, an empty class, classes that differ between the parts, or an unreadable file.
+    """
+    if embedded := load_embedded(data, seed):
+        if val_data is not None or split is not None:
+            raise ValueError(f"{data} brings its own validation images; leave out --val-data and --split")
+        return embedded
+    find = partial(find_sources, on_bad=on_bad)
+    return load_parts(Path(data), val_data, split, find, lambda images: split_off(images, 0.1, seed))
+
+
+def find_sources(place: Path, on_bad: OnBadData) -> Mapping[Part, Source[Images]]:
+    """What can be read of a list, or of a folder."""
+    if place.suffix.lower() in ENDINGS and place.is_file():
+        return find_lists(place, on_bad)
+    if not place.is_dir():
+        raise ValueError(
+            f"no folder {place}; pass a folder of images, cifar10:DIR, cifar100:DIR, digits, or a list in .csv"
+        )
+    lists = find_lists(place, on_bad)
+    has_classes = any(folders_in(each) for each in folders_in(place))
+    return lists if "train" in lists and not has_classes else find_folders(place, on_bad)

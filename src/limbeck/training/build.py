@@ -1,0 +1,63 @@
+"""From a recipe to the module that is trained: the student, and what it follows, checked on real data."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from limbeck.core.auto_weight import BATCHES
+from limbeck.core.distiller import Distiller
+from limbeck.core.modules import call
+from limbeck.teacher.prepare import prepare_teacher
+from limbeck.training.alone import Alone
+from limbeck.training.display import Display, show
+from limbeck.training.loaders import Loaders
+from limbeck.training.preflight import preflight
+from limbeck.training.recipe import Recipe
+
+Trained = Alone | Distiller
+
+
+def build(
+    recipe: Recipe, loaders: Loaders, example: Any, device: torch.device, display: Display
+) -> tuple[Trained, dict[str, float]]:
+    """The student, beside its teacher if it has one, on a device; and the teacher's metrics, if it was measured."""
+    student = recipe.student.to(device)
+    if recipe.budget.channels_last:
+        student.to(memory_format=torch.channels_last)
+    if recipe.teacher is None:
+        return Alone(student), {}
+    task, plain = recipe.task, recipe.teacher.to(device)
+    metrics: dict[str, float] = {}
+    if recipe.teacher_check:
+        metrics = task.evaluate_teacher(plain, loaders.validation("measuring the teacher"))
+        display.say(f"teacher: {show(metrics, task.metric)}")
+        task.check_teacher(metrics)
+    layers = dict.fromkeys(layer for match in recipe.matches for layer in match.teacher)
+    inputs, teacher_inputs, truth = task.inputs(example), task.teacher_inputs(example), task.truth(example)
+    teacher = prepare_teacher(
+        plain, layers, example=inputs if teacher_inputs is None else teacher_inputs, **recipe.prepare
+    )
+    distiller = Distiller(student, teacher, recipe.matches, example=inputs, truth=truth, teacher_inputs=teacher_inputs)
+    distiller.to(device)
+    for row in preflight(distiller, inputs, truth=truth, teacher_inputs=teacher_inputs):
+        display.say(str(row))
+    batches = recipe.budget.epochs * loaders.steps_per_epoch * recipe.budget.accumulate
+    if batches <= BATCHES and any(match.measuring for match in distiller.matches):
+        display.say(
+            f"nothing will be distilled: the weight auto is measured over {BATCHES} batches, and this run has "
+            f"{batches}; train for longer, or pass --weight"
+        )
+    return distiller, metrics
+
+
+def has_unused(student: nn.Module, recipe: Recipe, example: Any) -> bool:
+    """Whether the student has parameters that its loss does not reach: an encoder's end may not be decoded."""
+    student = copy.deepcopy(student).train()  # a detector gives losses only then
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    output = call(student, recipe.task.inputs(example))
+    gradients = torch.autograd.grad(recipe.task.loss(output, example), trained, allow_unused=True)
+    return any(gradient is None for gradient in gradients)

@@ -1,0 +1,71 @@
+"""The batches of a run: those of each step, those to validate on, and an example to build from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch.utils.data import DataLoader, Subset
+
+from limbeck.data.order import TrainOrder
+from limbeck.training.display import Display
+from limbeck.training.recipe import EXAMPLES, Recipe
+
+
+class Loaders:
+    """Batches of a recipe's data, the share of this process, on its device."""
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, display: Display):
+        self.recipe, self.accelerator, self.display = recipe, accelerator, display
+        self.steps_per_epoch = len(recipe.train_data) // recipe.budget.batch_size  # type: ignore[arg-type]
+        mine = range(accelerator.process_index, len(recipe.val_data), accelerator.num_processes)  # type: ignore[arg-type]
+        batch_size = recipe.val_batch_size or recipe.budget.batch_size
+        self._val_loader = self._loader(Subset(recipe.val_data, mine), batch_size=batch_size)
+        self._train_loader(epoch=0)  # tells of a batch size that does not fit
+
+    def example(self) -> Any:
+        """A batch of the first training images, or of those that the recipe names: no more than there is memory for."""
+        budget = self.recipe.budget
+        at_once = budget.batch_size // (budget.accumulate * self.accelerator.num_processes)
+        indices = self.recipe.examples or range(min(EXAMPLES, at_once))
+        batch = self.recipe.collate([self.recipe.train_data[0, index] for index in indices])
+        return send_to_device(batch, self.accelerator.device)
+
+    def steps(self, epoch: int, step: int) -> Iterator[list[Any]]:
+        """The micro-batches, not yet on the device, of each step that is left in an epoch when ``step`` are done."""
+        done = step - epoch * self.steps_per_epoch
+        self.display.epoch(epoch, self.recipe.budget.epochs)
+        loader = iter(self._train_loader(epoch, done))
+        for _ in range(done, self.steps_per_epoch):
+            asked = time.perf_counter()
+            batches = [next(loader) for _ in range(self.recipe.budget.accumulate)]
+            self.display.loaded(self.recipe.budget.batch_size, time.perf_counter() - asked)
+            yield batches
+            self.display.step()
+
+    def validation(self, purpose: str) -> Iterator[Any]:
+        """The validation batches, while the display shows how far they are."""
+        shown = self.display.track(self._val_loader, purpose, len(self._val_loader))
+        return (send_to_device(batch, self.accelerator.device) for batch in shown)
+
+    def _train_loader(self, epoch: int, start: int = 0) -> DataLoader[Any]:
+        budget = self.recipe.budget
+        order = TrainOrder(
+            len(self.recipe.train_data),  # type: ignore[arg-type]
+            budget.batch_size,
+            epoch=epoch,
+            seed=budget.seed,
+            start=start,
+            accumulate=budget.accumulate,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+        )
+        return self._loader(self.recipe.train_data, batch_sampler=order)
+
+    def _loader(self, data: Any, **options: Any) -> DataLoader[Any]:
+        pinned = self.accelerator.device.type == "cuda"
+        collate, workers = self.recipe.collate, self.recipe.budget.workers
+        return DataLoader(data, num_workers=workers, collate_fn=collate, pin_memory=pinned, **options)

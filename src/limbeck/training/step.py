@@ -1,0 +1,59 @@
+"""One optimizer step."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor
+
+from limbeck.data.order import seed_of
+from limbeck.training.optimizer import learning_rate
+from limbeck.training.recipe import Recipe
+from limbeck.training.state import State
+
+
+class TrainStep:
+    """Steps of a recipe, each over the micro-batches that it is given.
+
+    Args:
+        steps_per_epoch: Optimizer steps in an epoch.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, steps_per_epoch: int):
+        self.budget, self.task, self.accelerator = recipe.budget, recipe.task, accelerator
+        self.steps_per_epoch, self.steps = steps_per_epoch, recipe.budget.epochs * steps_per_epoch
+
+    def __call__(self, state: State, batches: list[Any]) -> tuple[list[str], Tensor]:
+        """Take a step, and give its losses: their names, and their values (terms), means over the micro-batches."""
+        state.trained.set_progress(state.step / self.steps)
+        rate = learning_rate(self.budget, state.step, self.steps, self.steps_per_epoch)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.model.train()
+        totals = []
+        for part, batch in enumerate(batches):
+            torch.manual_seed(seed_of(self.budget.seed, "step", state.step, part, self.accelerator.process_index))
+            is_last = part == len(batches) - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(state.model):
+                losses = self._losses(state, send_to_device(batch, self.accelerator.device, non_blocking=True))
+                totals.append(torch.stack(list(losses.values())) / len(batches))
+                self.accelerator.backward(totals[-1].sum())
+        if self.budget.clip is not None:
+            self.accelerator.clip_grad_norm_(state.trained.parameters(), self.budget.clip)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        if state.ema is not None:
+            state.ema.update_parameters(state.student)
+        state.step += 1
+        return list(losses), torch.stack(totals).sum(0).detach()
+
+    def _losses(self, state: State, batch: Any) -> dict[str, Tensor]:
+        inputs = self.task.inputs(batch)
+        args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
+        teacher_inputs, truth = self.task.teacher_inputs(batch), self.task.truth(batch)
+        distilled = state.model(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
+        return {"task": self.task.loss(distilled.output, batch), **distilled.losses}

@@ -1,0 +1,275 @@
+"""Where users bend a Distiller: another student, other modes, failures, copies; it works, or says why not."""
+
+import copy
+import io
+from collections import namedtuple
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from limbeck import Distiller, Layer, Match, conv1x1, first, prepare_teacher, unhook
+from limbeck.criteria import KD, ChannelTransform
+from tests.networks import Block, compiled, convnet, images
+
+MSE = nn.MSELoss
+
+
+def distiller_of(*matches, student=None, teacher=None, **options):
+    options = {"example": images()} | options
+    matches = matches or (Match("body", "body", ChannelTransform()),)
+    return Distiller(student or convnet(4), teacher or convnet(8, seed=1), matches, **options)
+
+
+def hooks_of(model):
+    return [hook for module in model.modules() for hook in (*module._forward_hooks, *module._forward_pre_hooks)]
+
+
+# --- a feature without gradient ---
+
+
+def frozen_start(student):
+    student.stem.requires_grad_(False)
+    return student, Layer("stem")
+
+
+def detached(student):
+    return student, Layer("body", read=lambda output: output.detach())
+
+
+def reentrant(student):
+    block = Block(lambda block, x: checkpoint(lambda x: block.b(block.a(x)), x.requires_grad_(), use_reentrant=True))
+    return block, Layer("a")
+
+
+@pytest.mark.parametrize("spoil", [frozen_start, detached, reentrant])
+def test_feature_without_gradient_raises_in_the_first_training_forward(spoil):
+    student, layer = spoil(convnet(4))
+    distiller = distiller_of(
+        Match(layer, layer.path if layer.path != "a" else "stem", MSE(), projector=conv1x1), student=student
+    )
+    with torch.no_grad():
+        distiller(images())
+    distiller.eval()(images())
+    with pytest.raises(RuntimeError, match=rf"feature at {layer.path} has no gradient, .* use_reentrant=False"):
+        distiller.train()(images())
+
+
+# --- another student ---
+
+
+def test_student_that_is_replaced_is_the_one_that_runs():
+    distiller = distiller_of().eval()
+    before, other = distiller.student, convnet(4, seed=5).eval()
+    distiller.student = other
+    out = distiller(images())
+    assert torch.equal(out.output, other(images()))
+    target = distiller.teacher(images())[Layer("body")]
+    torch.testing.assert_close(out.loss, distiller.matches[0](other[:4](images()), target))
+    assert hooks_of(before) == []
+
+
+def test_student_may_be_compiled_afterwards():
+    distiller = distiller_of().eval()
+    expected = distiller(images())
+    distiller.student = compiled(distiller.student)
+    for _ in range(2):
+        torch.testing.assert_close(distiller(images()).loss, expected.loss, rtol=1e-4, atol=1e-5)
+
+
+def test_student_without_the_layers_is_refused_and_the_one_before_stays():
+    distiller = distiller_of().eval()
+    expected = distiller(images()).loss
+    with pytest.raises(ValueError, match="has no layer 'body'"):
+        distiller.student = nn.Sequential(convnet(4))
+    assert torch.equal(distiller(images()).loss, expected)
+
+
+def test_matched_norm_that_becomes_a_synchronised_one_raises_with_the_remedy():
+    distiller = nn.SyncBatchNorm.convert_sync_batchnorm(distiller_of(Match("norm", "norm", MSE(), projector=conv1x1)))
+    with pytest.raises(RuntimeError, match=r"norm of .* was a BatchNorm2d .* now, a SyncBatchNorm; replace"):
+        distiller(images())
+
+
+# --- the clean student ---
+
+
+def test_student_is_pickled_and_scripted_and_copied_once_it_is_unhooked():
+    distiller = distiller_of(Match("body", Layer("body", read=lambda output: output), ChannelTransform()))
+    student = unhook(distiller.student)
+    assert student is distiller.student
+    assert hooks_of(student) == []
+    stream = io.BytesIO()
+    torch.save(student, stream)
+    stream.seek(0)
+    again = torch.load(stream, weights_only=False).eval()
+    assert torch.equal(again(images()), student.eval()(images()))
+    with pytest.raises(RuntimeError, match=r"layer body of Sequential is not hooked any more"):
+        distiller(images())
+
+
+def test_only_our_hooks_are_taken_off_also_from_a_deep_copy():
+    student, seen = convnet(4), []
+    student.stem.register_forward_hook(lambda *_: seen.append("stem"))
+    distiller = distiller_of(Match(Layer("act", input=True), "norm", MSE(), projector=conv1x1), student=student)
+    average = unhook(copy.deepcopy(distiller.student))
+    assert len(hooks_of(average)) == 1
+    distiller(images())
+    assert len(hooks_of(student)) == 2
+    seen.clear()
+    average(images())
+    assert seen == ["stem"]
+
+
+FAILURES = {
+    "student layer": ({}, [Match("stem", "stem", MSE(), projector=conv1x1), Match("bodi", "body", MSE())]),
+    "teacher layer": ({}, [Match("stem", "stem", MSE(), projector=conv1x1), Match("body", "bodi", MSE())]),
+    "shapes": ({}, [Match("stem", "stem", MSE(), projector=conv1x1), Match("body", "body", MSE())]),
+    "inputs": ({"example": torch.zeros(1, 1, 16, 16)}, [Match("", "", KD())]),
+    "no truth": ({}, [Match("", "", type("Needy", (), {"needs_truth": True, "__call__": lambda *_: 0})())]),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_construction_that_fails_leaves_both_models_as_they_were(failure):
+    options, matches = FAILURES[failure]
+    student, teacher = convnet(4), convnet(8, seed=1)
+    teacher.act.eval()
+    teacher.stem.weight.requires_grad_(False)
+    modes = [module.training for model in (student, teacher) for module in model.modules()]
+    with pytest.raises((ValueError, RuntimeError)):
+        distiller_of(*copy.deepcopy(matches), student=student, teacher=teacher, **options)
+    assert [module.training for model in (student, teacher) for module in model.modules()] == modes
+    assert hooks_of(student) == hooks_of(teacher) == []
+    assert [name for name, weight in teacher.named_parameters() if not weight.requires_grad] == ["stem.weight"]
+
+
+def test_prepared_teacher_is_still_one_after_a_construction_that_failed():
+    teacher = prepare_teacher(convnet(8), ["body"], example=images())
+    with pytest.raises(ValueError, match="conv1x1"):
+        distiller_of(Match("body", "body", MSE()), teacher=teacher)
+    assert distiller_of(teacher=teacher)(images()).loss > 0
+
+
+# --- modes ---
+
+Outputs = namedtuple("Outputs", ["logits", "aux"])
+
+
+class GoogLike(nn.Module):
+    """Gives a named tuple in training and a tensor otherwise, as GoogLeNet and Inception do."""
+
+    def __init__(self, width, seed=0):
+        super().__init__()
+        self.net = convnet(width, seed=seed)
+
+    def forward(self, x):
+        logits = self.net(x)
+        return Outputs(logits, logits) if self.training else logits
+
+
+def test_example_may_run_in_training_mode_and_leaves_modes_and_buffers():
+    student = GoogLike(4)
+    student.net.norm.eval()
+    modes, before = [m.training for m in student.modules()], copy.deepcopy(student.state_dict())
+    match = Match(Layer("", read=lambda output: output.logits), "", KD())
+    distiller = distiller_of(match, student=student, example_mode="train")
+    assert [m.training for m in student.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    distiller.train()
+    out = distiller(images())
+    torch.testing.assert_close(out.loss, KD()(out.output.logits, distiller.teacher.model(images())))
+
+
+def test_example_runs_in_eval_mode_by_default_and_no_other_mode_is_known():
+    with pytest.raises(AttributeError, match="logits"):
+        distiller_of(Match(Layer("", read=lambda output: output.logits), "", KD()), student=GoogLike(4))
+    with pytest.raises(ValueError, match="example_mode is 'training'; it is 'eval' or 'train'"):
+        distiller_of(example_mode="training")
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_distiller_validates_under_inference_mode_and_trains_afterwards(prepared):
+    teacher = convnet(8, seed=1)
+    if prepared:
+        teacher = prepare_teacher(teacher, ["body", ""], example=images())
+    matches = (
+        Match("body", "body", ChannelTransform(), weight="auto"),
+        Match("body", "body", MSE(), projector=conv1x1),
+        Match("", "", KD(), weight=lambda progress: 1.0),
+    )
+    distiller = distiller_of(*matches, teacher=teacher).eval()
+    with torch.no_grad():
+        expected = distiller(images())
+    with torch.inference_mode():
+        out = distiller(images())
+    torch.testing.assert_close(out.losses, expected.losses)
+    distiller.train().set_progress(0.5)
+    distiller(images()).loss.backward()
+    assert distiller.student.stem.weight.grad.any()
+
+
+def test_distiller_that_is_made_under_inference_mode_trains():
+    with torch.inference_mode():
+        distiller = Distiller(convnet_out, convnet(8), [Match("body", "body", ChannelTransform())], example=images())
+    distiller(images()).loss.backward()
+    assert all(parameter.grad.any() for parameter in distiller.matches.parameters())
+
+
+convnet_out = convnet(4)  # made outside
+
+
+def test_progress_may_be_set_between_forward_and_backward():
+    distiller = distiller_of(Match("body", "body", MSE(), projector=conv1x1, weight=lambda progress: 1 + progress))
+    distiller.set_progress(0.0)
+    loss = distiller(images()).loss
+    (expected,) = torch.autograd.grad(loss, distiller.student.stem.weight, retain_graph=True)
+    distiller.set_progress(1.0)
+    (gradient,) = torch.autograd.grad(loss, distiller.student.stem.weight)
+    assert torch.equal(gradient, expected)
+
+
+# --- refused in words ---
+
+
+class Truthful(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = convnet(4)
+
+    def forward(self, images, truth=None):
+        return self.net(images)
+
+
+def test_student_with_an_argument_that_the_distiller_keeps_is_refused():
+    with pytest.raises(ValueError, match=r"arguments of its own called \['truth'\], which the Distiller keeps"):
+        distiller_of(Match("", "", KD()), student=Truthful())
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_model_on_the_meta_device_is_refused(role):
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    with pytest.raises(ValueError, match=rf"the {role} has weights on the meta device, .* {role}.to_empty\(device"):
+        distiller_of(**{role: model})
+
+
+def test_data_parallel_is_refused():
+    with pytest.raises(RuntimeError, match=r"DataParallel copies modules .* use DistributedDataParallel"):
+        distiller_of()._replicate_for_data_parallel()  # what nn.DataParallel calls of every module, on GPUs
+
+
+def test_output_may_be_read_by_position_in_both_models():
+    student, teacher = (Block(lambda block, x: (block.b(block.a(x)), x)) for _ in range(2))
+    teacher.a.bias.data.fill_(3)
+    out = distiller_of(Match(Layer("", first), Layer("", first), MSE()), student=student, teacher=teacher)(images())
+    assert out.loss > 0
+
+
+def test_weights_that_are_emptied_and_loaded_find_the_teacher_as_it_was():
+    distiller = distiller_of(Match("", "", MSE())).eval()
+    state, expected = copy.deepcopy(distiller.state_dict()), distiller(images()).loss
+    nn.Sequential(distiller).to_empty(device="cpu")
+    distiller.load_state_dict(state)
+    assert torch.equal(distiller(images()).loss, expected)
