@@ -22,6 +22,7 @@ from robustness_data import made
 from robustness_table import Outcome, Row, report
 
 from limbeck.training.loop import train
+from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Recipe
 
 
@@ -97,7 +98,7 @@ class Runs:
                 return None
             started, outcome = time.process_time(), Outcome(0.0)
             try:
-                ended = train(make(), folder, resume=True, quiet=True)
+                ended = train(make(), folder, RunOptions(resume=True), quiet=True)
                 if not ended.finished:
                     raise SystemExit(f"stopped in {folder}; the same command goes on")
                 outcome = Outcome(ended.last[metric])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from limbeck.tasks.classification.dataset import first_of_each_class, load_images
@@ -16,6 +17,8 @@ from limbeck.tasks.classification.dataset import first_of_each_class, load_image
 MOST = 600  # crops of one class, or blood cells would be red ones nearly all
 SMALLEST = 16  # pixels, of the shorter side of a crop
 FEWEST = 20  # training crops of a class
+PATCH, VOID = 24, 11  # half of a patch's side, in pixels; the first class that is none
+EACH = {"train": 120, "val": 60}  # patches of a class
 KINDS = {  # of COCO's objects, by their first category's id
     1: "person",
     2: "vehicle",
@@ -119,6 +122,29 @@ def is_large(box: dict[str, Any]) -> bool:
     return min(box["bbox"][2:]) >= SMALLEST
 
 
+def patches(root: Path, out: Path) -> None:
+    """Pieces of CamVid's photos, by what is in the middle of each: sky, tree, car and so on."""
+    names = (root / "camvid" / "classes.txt").read_text().split()
+    generator = torch.Generator().manual_seed(0)
+    for part, source in {"train": "train", "val": "test"}.items():
+        taken: Counter[str] = Counter()
+        for photo in sorted((root / "camvid" / source / "images").iterdir()):
+            with Image.open(photo) as image, Image.open(photo.parents[1] / "masks" / f"{photo.stem}.png") as mask:
+                image, mask = image.convert("RGB"), mask.copy()
+            rows, columns = (
+                torch.randint(PATCH, size - PATCH, (30,), generator=generator).tolist()
+                for size in (image.height, image.width)
+            )
+            for row, column in zip(rows, columns, strict=True):
+                value = mask.getpixel((column, row))
+                if value >= VOID or taken[names[value]] == EACH[part]:
+                    continue
+                taken[names[value]] += 1
+                path = out / part / names[value] / f"{taken[names[value]]:04}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image.crop((column - PATCH, row - PATCH, column + PATCH, row + PATCH)).save(path)
+
+
 def link(path: Path, target: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -131,4 +157,5 @@ MAKE: dict[str, Callable[[Path, Path], None]] = {
     "bccd": bccd,
     "cells": cells,
     "objects": objects,
+    "patches": patches,
 }

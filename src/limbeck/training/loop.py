@@ -11,9 +11,11 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from limbeck.data.order import seed_of
 from limbeck.models.run_folder import RunFolder
+from limbeck.training.advice import advise_on_teacher
 from limbeck.training.build import build, has_unused
 from limbeck.training.checkpoint import load_checkpoint, save_checkpoint
 from limbeck.training.display import Display
+from limbeck.training.fine_tuning import describe
 from limbeck.training.loaders import Loaders
 from limbeck.training.losses import Losses
 from limbeck.training.options import RunOptions
@@ -86,7 +88,7 @@ class Training:
     ):
         self.recipe, self.folder, self.accelerator, self.display = recipe, folder, accelerator, display
         self.task, budget = recipe.task, recipe.budget
-        for note in recipe.notes:
+        for note in [*recipe.notes, *describe(recipe.student, recipe.loaded, budget)]:
             display.say(note)
         found = load_checkpoint(folder.checkpoints)
         if found and not options.resume:
@@ -100,8 +102,9 @@ class Training:
         if accelerator.num_processes > 1:
             unused = has_unused(trained.student, recipe, example)
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
-        self.state = State(trained, budget, accelerator)
+        self.state = State(trained, budget, accelerator, recipe.loaded)
         self.weights: dict[str, float] = {}  # of the matches, once they are measured
+        self.overtaken = False  # whether the student was said to be ahead of its teacher
         if found:
             path, state, damaged = found
             for line in damaged:
@@ -132,6 +135,8 @@ class Training:
                 f"{error}; last good checkpoint: {last_good[0] if last_good else 'none yet'}; try a lower learning "
                 "rate, --clip or another precision"
             ) from None
+        for line in self.train_step.take_advice():
+            self.display.say(line)
         rates = self.display.losses(self.state.epoch, self.state.step, means)
         self._log("train", {**means, **rates, "learning_rate": self.state.optimizer.param_groups[0]["lr"]})
         weights = {str(match): match.weight for match in self.state.trained.matches}
@@ -151,6 +156,9 @@ class Training:
             self._save_student(self.folder.student)
         self._log("val", state.last)
         self.display.metrics(state.epoch - 1, state.last, name, state.best[name])
+        if not self.overtaken and (advice := advise_on_teacher(state.last, self.teacher, name)):
+            self.overtaken = True
+            self.display.say(advice)
         if state.epoch == self.recipe.budget.epochs:
             self._save_student(self.folder.last_student)
 

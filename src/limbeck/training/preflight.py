@@ -13,6 +13,7 @@ from limbeck.core.criterion import Feature
 from limbeck.core.distiller import Distiller
 from limbeck.core.match import Match, first_of, gather
 from limbeck.core.modules import Example, call, evaluating
+from limbeck.training.advice import advise_on_grids
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Row:
     parameters: int  # of projector and criterion
     weight: str
     value: float  # of the criterion, not weighted
+    advice: tuple[str, ...] = ()  # where there is too little to learn from
 
     def __str__(self) -> str:
         resized = "" if self.grid == "same" else f", the map resized from {self.grid}"
         trained = f", {self.parameters:,} weights of its own" if self.parameters else ""
         follows = f"{self.match}: {self.student} follows {self.teacher}{resized}"
-        return f"{follows}\n    weight {self.weight}{trained}, now {self.value:.4g}"
+        lines = [follows, f"weight {self.weight}{trained}, now {self.value:.4g}", *self.advice]
+        return "\n    ".join(lines)
 
 
 def preflight(
@@ -83,6 +86,7 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
         sum(parameter.numel() for parameter in weights.values()),
         weight,
         number,
+        advise_on_grids(features, target),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -114,6 +114,7 @@ class Recipe:
         card: Stored beside the student's weights: what another program must know to use them.
         prepare: Arguments of ``prepare_teacher``, where they are not its defaults.
         teacher_check: Evaluate the teacher first, and stop if it is no better than chance.
+        loaded: Names of the student's parameters that start from trained weights, and learn at ``budget.loaded_rate``.
         notes: What the user should read before the run starts.
     """
 
@@ -130,4 +131,5 @@ class Recipe:
     card: dict[str, Any] = field(default_factory=dict)
     prepare: dict[str, Any] = field(default_factory=dict)
     teacher_check: bool = True
+    loaded: Collection[str] = ()
     notes: Sequence[str] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from accelerate import Accelerator
@@ -16,9 +17,10 @@ from limbeck.training.recipe import Budget
 class State:
     """Model, optimizer, average and counters. Everything random is a function of (seed, step), so this is all."""
 
-    def __init__(self, trained: Trained, budget: Budget, accelerator: Accelerator):
+    def __init__(self, trained: Trained, budget: Budget, accelerator: Accelerator, loaded: Collection[str] = ()):
         self.trained, self.student = trained, trained.student
-        self.model, self.optimizer = accelerator.prepare(trained, make_optimizer(trained.parameters(), budget))
+        slow = [parameter for name, parameter in trained.student.named_parameters() if name in loaded]
+        self.model, self.optimizer = accelerator.prepare(trained, make_optimizer(trained.parameters(), budget, slow))
         self.scaler = accelerator.scaler
         average = get_ema_multi_avg_fn(budget.ema) if budget.ema else None  # type: ignore[no-untyped-call]
         self.ema = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True) if average else None

@@ -11,7 +11,8 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from limbeck.data.order import seed_of
-from limbeck.training.optimizer import learning_rate
+from limbeck.training.advice import advise_on_gradients
+from limbeck.training.optimizer import learning_rate, set_rate
 from limbeck.training.recipe import Recipe
 from limbeck.training.state import State
 
@@ -26,13 +27,13 @@ class TrainStep:
     def __init__(self, recipe: Recipe, accelerator: Accelerator, steps_per_epoch: int):
         self.budget, self.task, self.accelerator = recipe.budget, recipe.task, accelerator
         self.steps_per_epoch, self.steps = steps_per_epoch, recipe.budget.epochs * steps_per_epoch
+        self._advice: tuple[str, ...] = ()
 
     def __call__(self, state: State, batches: list[Any]) -> tuple[list[str], Tensor]:
         """Take a step, and give its losses: their names, and their values (terms), means over the micro-batches."""
         state.trained.set_progress(state.step / self.steps)
         rate = learning_rate(self.budget, state.step, self.steps, self.steps_per_epoch)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(state.optimizer, rate)
         state.model.train()
         totals = []
         for part, batch in enumerate(batches):
@@ -42,6 +43,8 @@ class TrainStep:
                 losses = self._losses(state, send_to_device(batch, self.accelerator.device, non_blocking=True))
                 totals.append(torch.stack(list(losses.values())) / len(batches))
                 self.accelerator.backward(totals[-1].sum())
+        if state.step == 0:  # it waits for the device
+            self._advice = advise_on_gradients(state.student, totals[-1].sum())
         if self.budget.clip is not None:
             self.accelerator.clip_grad_norm_(state.trained.parameters(), self.budget.clip)
         state.optimizer.step()
@@ -50,6 +53,11 @@ class TrainStep:
             state.ema.update_parameters(state.student)
         state.step += 1
         return list(losses), torch.stack(totals).sum(0).detach()
+
+    def take_advice(self) -> tuple[str, ...]:
+        """What the first step showed that the user should know; once."""
+        advice, self._advice = self._advice, ()
+        return advice
 
     def _losses(self, state: State, batch: Any) -> dict[str, Tensor]:
         inputs = self.task.inputs(batch)
