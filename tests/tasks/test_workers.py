@@ -10,7 +10,8 @@ from limbeck.tasks.classification.dataset import Images
 from limbeck.tasks.detection import transforms as detection
 from limbeck.tasks.detection.dataset import Annotated, Objects
 from limbeck.tasks.semantic import transforms as semantic
-from limbeck.tasks.semantic.dataset import Masks, meaning_of
+from limbeck.tasks.semantic.classes import Labels, meaning_of
+from limbeck.tasks.semantic.dataset import Masks
 
 HEIGHT, WIDTH = 30, 40
 
@@ -22,7 +23,7 @@ def datasets(tmp_path):
     Image.effect_noise((WIDTH, HEIGHT), 50).save(image)
     Image.new("L", (WIDTH, HEIGHT), 1).save(mask)
     images = Images([image] * 3, [0, 1, 0], ["cat", "dog"])
-    masks = Masks([image], [mask], ["road", "car"], meaning_of({0: "road", 1: "car"}, None))
+    masks = Masks([image], [mask], Labels(["road", "car"], meaning_of({0: "road", 1: "car"}, None)))
     box = torch.tensor([[2.0, 3, 20, 25]])
     annotated = Annotated(
         id=1,

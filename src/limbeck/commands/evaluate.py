@@ -26,7 +26,8 @@ from limbeck.tasks.detection.models import build_detector, gives_masks
 from limbeck.tasks.detection.task import Detection
 from limbeck.tasks.detection.transforms import ValObjects, collate
 from limbeck.tasks.pictures import Models, sheets_of_masks, sheets_of_objects, write_pictures
-from limbeck.tasks.semantic.dataset import Masks, load_masks
+from limbeck.tasks.semantic.dataset import Masks
+from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.models import build_segmenter
 from limbeck.tasks.semantic.task import Semantic
 from limbeck.tasks.semantic.transforms import ValMasks
@@ -128,7 +129,12 @@ class OfMasks:
     """Validation images with masks, and the models that were measured on them."""
 
     def __init__(self, data: str, card: dict[str, Any], batch_size: int | None):
-        self.masks: Masks = load_masks(Path(data), ignore_index=card["ignore_index"], seed=card["data_seed"])[1]
+        self.masks: Masks = load_masks(
+            Path(data),
+            ignore_index=card["ignore_index"],
+            on_bad=card.get("on_bad_data", "error"),
+            seed=card["data_seed"],
+        )[1]
         self.batch_size = (batch_size or 8) if len(self.masks.sizes) == 1 else 1
         self.seen = ValMasks(self.masks, card["short_side"])
         self.models: dict[str, tuple[nn.Module, Inputs]] = {}  # the teacher first

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from limbeck.data.images import opened, read_image, upright_size
 from limbeck.data.progress import track
 
 Size = tuple[int, int]  # height and width in pixels
-Entry = tuple[int, int, int, int]  # bytes, time of change in nanoseconds, height, width
+Entry = list[int]  # bytes, time of change in nanoseconds, height, width
 VERSION = 1  # to be raised when images are read otherwise
 WORTH = 256  # images looked at, from which on what was found is kept
 AT_ONCE = 1024  # images that are still looked at after an interruption
@@ -33,26 +33,22 @@ def sizes_of(paths: Sequence[Path], folder: Path) -> list[Size | str]:
     """
     file = index_of(folder)
     known = _remembered(file)
-    stamps = [_stamp(path) for path in paths]
-    found: dict[str, Entry] = {
-        str(path): known[str(path)]
-        for path, stamp in zip(paths, stamps, strict=True)
-        if stamp is not None and tuple(known.get(str(path), ())[:2]) == stamp
-    }
-    new = [path for path in dict.fromkeys(paths) if str(path) not in found]
-    stamp_of = dict(zip(paths, stamps, strict=True))
-    wrong: dict[Path, str] = {}
+    names = [str(path) for path in paths]
+    stamps = {name: _stamp(name) for name in names}
+    found = {name: entry for name in stamps if (entry := known.get(name)) and entry[:2] == stamps[name]}
+    new = [name for name in stamps if name not in found]
+    wrong: dict[str, str] = {}
     try:
-        for path, size in zip(new, track(_looked_at(new), f"checking images of {folder}", len(new)), strict=True):
-            stamp = stamp_of[path]
+        for name, size in zip(new, track(_looked_at(new), f"checking images of {folder}", len(new)), strict=True):
+            stamp = stamps[name]
             if isinstance(size, str) or stamp is None:
-                wrong[path] = str(size)
+                wrong[name] = str(size)
             else:
-                found[str(path)] = (*stamp, *size)
+                found[name] = [*stamp, *size]
     finally:  # after an interruption too
         if len(new) >= WORTH:
-            _remember(file, {**known, **found})
-    return [wrong[path] if path in wrong else found[str(path)][2:] for path in paths]
+            _remember(file, known | found)
+    return [wrong[name] if name in wrong else (found[name][2], found[name][3]) for name in names]
 
 
 def look(path: Path) -> Size | str:
@@ -77,26 +73,27 @@ def index_of(folder: Path) -> Path:
     return cache / "limbeck" / f"images-{VERSION}-{name}.json"
 
 
-def _looked_at(paths: Sequence[Path]) -> Iterable[Size | str]:
+def _looked_at(names: Sequence[str]) -> Iterator[Size | str]:
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), AT_ONCE):
-            yield from pool.map(look, paths[start : start + AT_ONCE])
+        for start in range(0, len(names), AT_ONCE):
+            yield from pool.map(look, map(Path, names[start : start + AT_ONCE]))
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stamp(name: str) -> list[int] | None:
     try:
-        status = path.stat()
+        status = os.stat(name)
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _remembered(file: Path) -> dict[str, Entry]:
     try:
-        content: dict[str, Entry] = {path: tuple(entry) for path, entry in json.loads(file.read_bytes()).items()}
-    except (OSError, ValueError, AttributeError, TypeError):  # it is made anew
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
         return {}
-    return content
+    sound = isinstance(content, dict) and all(isinstance(each, list) and len(each) == 4 for each in content.values())
+    return content if sound else {}  # it is made anew
 
 
 def _remember(file: Path, entries: dict[str, Entry]) -> None:

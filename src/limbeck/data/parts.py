@@ -58,10 +58,10 @@ def folders_in(folder: Path) -> list[Path]:
 
 def files_below(folder: Path) -> list[Path]:
     """Every file below a folder by its path, links to folders followed, but for what is hidden."""
-    return sorted(_walk(folder, frozenset()))
+    return [Path(path) for path in sorted(_walk(str(folder), frozenset()), key=lambda path: path.split(os.sep))]
 
 
-def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+def _walk(folder: str, above: frozenset[str]) -> Iterator[str]:
     real = os.path.realpath(folder)
     if real in above:  # a link to a folder that it lies in
         return
@@ -70,9 +70,9 @@ def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
             if is_hidden(entry.name):
                 continue
             if entry.is_dir():
-                yield from _walk(Path(entry.path), above | {real})
+                yield from _walk(entry.path, above | {real})
             elif entry.is_file():
-                yield Path(entry.path)
+                yield entry.path
 
 
 class Samples(Protocol):

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from limbeck.tasks.semantic.dataset import IGNORED, load_masks
+from limbeck.tasks.semantic.classes import IGNORED
+from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.transforms import TrainMasks, augmentation
 
 ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "camvid.zip"

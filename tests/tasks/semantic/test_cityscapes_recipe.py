@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from limbeck.cli import main
 from limbeck.models.files import function_in
 from limbeck.models.run_folder import read_card
-from limbeck.tasks.semantic.dataset import CITYSCAPES, load_masks
+from limbeck.tasks.semantic.cityscapes import CITYSCAPES
+from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.models import build_segmenter
 from limbeck.tasks.semantic.parts import load_backbone
 from limbeck.training.optimizer import learning_rate

@@ -1,11 +1,14 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from limbeck.tasks.semantic.dataset import CITYSCAPES, IGNORED, UNKNOWN, load_masks, meaning_of
+from limbeck.tasks.semantic.cityscapes import CITYSCAPES
+from limbeck.tasks.semantic.classes import IGNORED, UNKNOWN, meaning_of
+from limbeck.tasks.semantic.load import load_masks
 
 HEIGHT, WIDTH = 6, 8
 
@@ -14,6 +17,8 @@ def save(path, values, mode="L"):
     """Write an image whose pixels, row by row, are these values over and over."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new(mode, (WIDTH, HEIGHT))
+    if mode == "P":
+        image.putpalette([value // 3 for value in range(3 * 256)])
     image.putdata([values[i % len(values)] for i in range(WIDTH * HEIGHT)])
     image.save(path)
 
@@ -107,7 +112,7 @@ def test_one_folder_is_split_by_seed(flat):
 
 
 def test_a_train_folder_alone_is_split(folder):
-    (folder / "val").rename(folder / "elsewhere")
+    shutil.rmtree(folder / "val")
     train, val = load_masks(folder)
     assert (len(train), len(val)) == (3, 1)
     assert sorted(names(train) + names(val)) == list("abcd")
@@ -204,12 +209,10 @@ def test_a_corrupt_image_names_its_file(folder):
     assert_refused(folder, "train/images/c.png cannot be read as an image", "repair or remove it")
 
 
-def test_an_image_that_breaks_off_names_its_file_when_it_is_read(folder):
+def test_an_image_that_breaks_off_names_its_file(folder):
     bad = folder / "train" / "images" / "c.png"
     bad.write_bytes(bad.read_bytes()[:50])
-    train, _ = load_masks(folder)
-    with pytest.raises(ValueError, match=r"train/images/c\.png cannot be read as an image.*repair or remove it"):
-        train.read(2)
+    assert_refused(folder, "train/images/c.png cannot be read as an image", "repair or remove it")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +254,8 @@ def test_masks_without_a_labelled_pixel_are_counted_and_named(folder):
 def test_of_many_masks_without_a_labelled_pixel_three_are_named(folder):
     for stem in "abcd":
         add(folder / "train", stem, (255,))
-    assert load_masks(folder)[0].notes == ["4 of 4 masks have no labelled pixel: a.png, b.png, c.png, ..."]
+    add(folder / "train", "e")
+    assert load_masks(folder)[0].notes == ["4 of 5 masks have no labelled pixel: a.png, b.png, c.png, ..."]
 
 
 def test_masks_without_an_image_are_counted(folder):
@@ -304,3 +308,144 @@ def test_a_mask_of_16_bits_is_read_where_its_values_fit_into_8(folder):
         if values[-1] == IGNORED:
             assert load_masks(folder)[0].read_mask(0)[0, 0].tolist() == [0, 1, 2, 255] * 2
     assert_refused(folder, "train/masks/a.png is no index mask but of mode I;16")
+
+
+def test_what_cannot_be_used_is_left_out_and_counted_if_so_wanted(folder):
+    for number in range(4):
+        add(folder / "train", f"{number}")
+    (folder / "train" / "images" / "0.png").write_bytes(b"no image")
+    save(folder / "train" / "masks" / "1.png", [7])
+    (folder / "train" / "masks" / "2.png").write_bytes(b"no mask")
+    Image.new("L", (5, 4)).save(folder / "train" / "masks" / "3.png")
+    save(folder / "train" / "images" / "4.png", [(1, 2, 3)], "RGB")
+    assert_refused(folder, "1 images have no mask, the first is", "images/4.png")
+    (folder / "train" / "images" / "4.png").rename(folder / "train" / "images" / "5.png")
+    (folder / "train" / "images" / "5.png").unlink()
+    assert_refused(folder, "0.png cannot be read as an image", "(problems found: 4)", "--on-bad-data skip")
+    train, _ = load_masks(folder, on_bad="skip")
+    assert names(train) == list("abcd")
+    assert [note.partition("train: ")[2].partition(",")[0] for note in train.notes] == [
+        "left out 1 unreadable images",
+        "left out 2 unusable masks",
+        "left out 1 masks of another size",
+    ]
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_of_which_no_pixel_has_a_class_is_refused(folder, part):
+    for path in (folder / part / "masks").iterdir():
+        save(path, [255])
+    assert_refused(folder, f"{part}: none of the", "masks has a pixel of a class", "--ignore-index")
+
+
+def test_a_list_of_classes_in_latin_1_names_its_line(folder):
+    (folder / "classes.txt").write_bytes("road\ncafé\n".encode("latin-1"))
+    assert_refused(folder, "classes.txt is not UTF-8: line 2 has the byte 0xe9", "save the file as UTF-8")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(folder):
+    (folder / "classes.txt").write_bytes(b"\xef\xbb\xbfroad\ncar\nsky\n")
+    assert load_masks(folder)[0].classes == ["road", "car", "sky"]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "train", "val"),
+    [
+        ("img_dir", "ann_dir", "train", "val"),
+        ("images", "annotations", "training", "validation"),
+        ("images", "masks", "Train", "Valid"),
+    ],
+)
+def test_parts_may_lie_below_images_and_masks(tmp_path, images, masks, train, val):
+    (tmp_path / "classes.txt").write_text("road\ncar\nsky\n")
+    for part, stem in ((train, "a"), (val, "b")):
+        save(tmp_path / images / part / f"{stem}.png", [(10, 20, 30)], "RGB")
+        save(tmp_path / masks / part / f"{stem}.png", [0, 1])
+    assert [names(part) for part in load_masks(tmp_path)] == [["a"], ["b"]]
+
+
+def test_test_images_without_masks_are_no_part(folder):
+    save(folder / "test" / "images" / "t.png", [(1, 2, 3)], "RGB")
+    (folder / "val").rename(folder / "elsewhere")
+    (folder / "elsewhere" / "images").rename(folder / "elsewhere" / "photographs")
+    train, val = load_masks(folder)
+    assert sorted(names(train) + names(val)) == list("abcd")
+
+
+def test_a_folder_with_images_that_is_no_known_part_is_refused(folder):
+    (folder / "val").rename(folder / "held_out")
+    assert_refused(folder, "holds held_out, which has images but is no part that is known")
+
+
+def test_validation_masks_may_lie_elsewhere_with_classes_in_another_order(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "classes.txt").write_text("5 sky\n3 road\n4 car\n")
+    for stem in "xyz":
+        add(other, stem, (3, 4, 5, 255))
+    train, val = load_masks(folder, val_data=other)
+    assert (len(train), names(val), val.classes) == (4, list("xyz"), ["road", "car", "sky"])
+    assert val.read_mask(0)[0, 0].tolist() == [0, 1, 2, 255] * 2
+    (other / "classes.txt").write_text("5 sky\n3 road\n4 bus\n")
+    assert_refused(folder, "has not the classes of the training images; only one has ['bus', 'car']", val_data=other)
+
+
+PALETTES = {
+    "classes.txt": "128 64 128 road\n0 0 142 car\n0 0 0 void\n",
+    "class_dict.csv": "name,r,g,b\nroad,128,64,128\ncar,0,0,142\nVoid,0,0,0\n",
+    "labelmap.txt": "# label:color_rgb:parts:actions\nroad:128,64,128::\ncar:0,0,142::\nignore:0,0,0::\n",
+}
+
+
+@pytest.mark.parametrize("name", PALETTES)
+@pytest.mark.parametrize("palette", [False, True])
+def test_masks_may_be_in_colours_that_a_file_names(folder, name, palette):
+    (folder / "classes.txt").unlink()
+    (folder / name).write_text(PALETTES[name])
+    for path in [*folder.glob("*/masks/*.png")]:
+        save(path, [(128, 64, 128), (0, 0, 142), (0, 0, 0)], "RGB")
+        if palette:
+            Image.open(path).quantize(4).save(path)
+    train, _ = load_masks(folder)
+    assert train.classes == ["road", "car"]
+    assert train.read_mask(0)[0, 0].tolist() == [0, 1, IGNORED, 0, 1, IGNORED, 0, 1]
+
+
+def test_a_colour_that_stands_for_no_class_is_told(folder):
+    (folder / "classes.txt").write_text(PALETTES["classes.txt"])
+    for path in [*folder.glob("*/masks/*.png")]:
+        save(path, [(128, 64, 128), (1, 2, 3)], "RGB")
+    assert_refused(folder, "a.png holds the colours [[1, 2, 3]]", "none of the 2 classes", "call it void")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name,r,g,b\nroad,128,64\n", "'road' has the colour '128,64'"),
+        ("name,r,g,b\nroad,1,2,300\n", "'road' has the colour '1,2,300'"),
+        ("name,r,g,b\nroad,1,2,3\ncar,1,2,3\n", "'car' has the colour of 'road'"),
+        ("name,r,g,b\n", "names no colours"),
+    ],
+)
+def test_a_palette_that_is_wrong_is_told(folder, text, words):
+    (folder / "classes.txt").unlink()
+    (folder / "class_dict.csv").write_text(text)
+    assert_refused(folder, "class_dict.csv", words)
+
+
+@pytest.mark.parametrize("root", ["", "VOCdevkit/VOC2012"])
+def test_pascal_voc_is_read_as_it_is_published(tmp_path, root):
+    voc = tmp_path / root
+    for stem in "abc":
+        save(voc / "JPEGImages" / f"{stem}.jpg", [(10, 20, 30)], "RGB")
+    for stem in "ab":
+        save(voc / "SegmentationClass" / f"{stem}.png", [0, 15, 20, 255], "P")
+    lists = voc / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\n")
+    (lists / "val.txt").write_text("b\n\n")
+    train, val = load_masks(tmp_path)
+    assert (names(train), names(val)) == (["a"], ["b"])
+    assert (len(train.classes), train.classes[0], train.classes[15]) == (21, "background", "person")
+    assert train.read_mask(0)[0, 0].tolist() == [0, 15, 20, 255] * 2
+    (lists / "val.txt").write_text("c\n")
+    assert_refused(tmp_path, "lists c, but there is no", "SegmentationClass/c.png")

@@ -7,7 +7,8 @@ from PIL import Image
 from torch import nn
 
 from limbeck.models.build import Inputs
-from limbeck.tasks.semantic.dataset import Masks, meaning_of
+from limbeck.tasks.semantic.classes import Labels, meaning_of
+from limbeck.tasks.semantic.dataset import Masks
 from limbeck.tasks.semantic.recipe import balanced
 from limbeck.tasks.semantic.task import Semantic, at_size, dice_loss, logits_at, logits_of, predict
 
@@ -257,5 +258,5 @@ def test_balanced_weights_are_the_inverse_roots_of_the_shares_of_labelled_pixels
     pixels = torch.tensor([[[0] * 8], [[0] * 8], [[1] * 4 + [2] * 4], [[255] * 8]], dtype=torch.uint8)
     for path, part in zip(paths, pixels.view(2, 2, 8), strict=True):
         Image.fromarray(part.contiguous().numpy()).save(path)
-    masks = Masks(paths, paths, CLASSES, meaning_of(dict(enumerate(CLASSES)), None))
+    masks = Masks(paths, paths, Labels(CLASSES, meaning_of(dict(enumerate(CLASSES)), None)))
     torch.testing.assert_close(balanced(masks), torch.tensor([1.0, 2.0, 2.0, 0.0]) * 3 / 5)

@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from limbeck.tasks.semantic.dataset import IGNORED, Masks, meaning_of
+from limbeck.tasks.semantic.classes import IGNORED, Labels, meaning_of
+from limbeck.tasks.semantic.dataset import Masks
 from limbeck.tasks.semantic.transforms import TrainMasks, ValMasks, augmentation
 
 HEIGHT, WIDTH = 40, 60
@@ -26,7 +27,7 @@ def masks(tmp_path):
         Image.fromarray(grey_of(mask).expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()).save(image_path)
         Image.fromarray(mask.numpy()).save(mask_path)
     classes = ["left", "middle", "right", "below"]
-    return Masks(*paths, classes, meaning_of(dict(enumerate(classes)), None))
+    return Masks(*paths, Labels(classes, meaning_of(dict(enumerate(classes)), None)))
 
 
 def flat(mask):

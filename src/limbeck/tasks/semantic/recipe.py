@@ -16,11 +16,14 @@ from torch import nn
 from limbeck.core.capture import Layer
 from limbeck.data.images import typical_size
 from limbeck.data.order import some_of
+from limbeck.data.parts import HeldOut, summary
+from limbeck.data.problems import OnBadData
 from limbeck.methods.pairing import Side, make_matches
 from limbeck.models.build import Inputs
 from limbeck.models.checkpoints import load_weights
 from limbeck.tasks.classification.recipe import ProjectorName
-from limbeck.tasks.semantic.dataset import Masks, load_masks
+from limbeck.tasks.semantic.dataset import Masks
+from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.models import build_segmenter
 from limbeck.tasks.semantic.parts import LOOKED_OVER_AT, before_classifier, encoder_of, load_backbone
 from limbeck.tasks.semantic.task import Semantic, logits_at
@@ -37,7 +40,14 @@ class Data:
 
     data: Path
     """A folder with train/images/*.jpg and train/masks/*.png (of one stem each), val/ or test/ likewise, and
-    classes.txt; or with images/ and masks/, of which a tenth is held out; or Cityscapes (leftImg8bit and gtFine)."""
+    classes.txt; or with images/ and masks/, of which a tenth is held out; or Pascal VOC, or Cityscapes (leftImg8bit
+    and gtFine): docs/data.md has them all."""
+    val_data: Path | None = None
+    """Such a folder with the validation images, where they are not in --data."""
+    split: HeldOut | None = None
+    """The part of the data that is measured on; by default val, or else test."""
+    on_bad_data: OnBadData = "error"
+    """What becomes of an image or mask that cannot be used: an error, or left out and counted (skip)."""
     ignore_index: int | None = None
     """A value in the masks, beside 255, for pixels that count for nothing."""
     images: int | None = None
@@ -187,7 +197,15 @@ def train(
 
 
 def _masks(data: Data) -> tuple[Masks, Masks]:
-    train_masks, val_masks = load_masks(data.data, ignore_index=data.ignore_index, seed=data.data_seed)
+    train_masks, val_masks = load_masks(
+        data.data,
+        val_data=data.val_data,
+        split=data.split,
+        ignore_index=data.ignore_index,
+        on_bad=data.on_bad_data,
+        seed=data.data_seed,
+    )
+    train_masks.notes[:0] = summary(train_masks, val_masks)
     return train_masks.take(some_of(len(train_masks), data.images, data.data_seed)), val_masks
 
 
@@ -255,6 +273,7 @@ def _card(model: str, inputs: Inputs, masks: Masks, data: Data) -> dict[str, Any
         "classes": masks.classes,
         "short_side": _short_side(data, masks),
         "ignore_index": data.ignore_index,
+        "on_bad_data": data.on_bad_data,
         "data_seed": data.data_seed,
         **dataclasses.asdict(inputs),
     }

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from limbeck.core.modules import evaluating
 from limbeck.models.build import Inputs
 from limbeck.tasks.classification.transforms import normalised
-from limbeck.tasks.semantic.dataset import IGNORED
+from limbeck.tasks.semantic.classes import IGNORED
 from limbeck.tasks.semantic.transforms import Batch
 
 

@@ -12,7 +12,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from limbeck.data.order import Key, seeded
-from limbeck.tasks.semantic.dataset import IGNORED, Masks
+from limbeck.data.reader import Reader
+from limbeck.tasks.semantic.classes import IGNORED
+from limbeck.tasks.semantic.dataset import Masks
 
 Batch = dict[str, Tensor]  # image (B, 3, H, W) uint8, mask (B, H, W) int64 (training) or as in the file (validation)
 Both = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -56,6 +58,7 @@ class TrainMasks(Dataset[Batch]):
 
     def __init__(self, masks: Masks, augment: Both, seed: int):
         self.masks, self.augment, self.seed = masks, augment, seed
+        self.reader = Reader(masks)
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -63,7 +66,8 @@ class TrainMasks(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         epoch, index = key
         with seeded(self.seed, "augment", epoch, index):
-            image, mask = self.augment(*self.masks.read(index))
+            _, pair = self.reader(index)
+            image, mask = self.augment(*pair)
         return {"image": image, "mask": mask[0].long()}
 
 
@@ -72,10 +76,11 @@ class ValMasks(Dataset[Batch]):
 
     def __init__(self, masks: Masks, short_side: int):
         self.masks, self.resize = masks, v2.Resize(short_side, antialias=True)
+        self.reader = Reader(masks)
 
     def __len__(self) -> int:
         return len(self.masks)
 
     def __getitem__(self, index: int) -> Batch:
-        image, mask = self.masks.read(index)
+        index, (image, mask) = self.reader(index)
         return {"image": self.resize(image), "mask": mask[0].long(), "index": torch.tensor(index)}
