@@ -122,18 +122,18 @@ def test_weight_of_zero_silences_the_match_for_the_student_alone():
     assert match.loss(*pair) == 0
 
 
-def test_normaliser_comes_back_from_the_state():
+def test_pace_comes_back_from_the_state():
     pair = features()
     match = built(OWN["transform"](), *pair)
     other = built(OWN["transform"](), pair[0], 5 * pair[1])
     other.load_state_dict(match.state_dict(), strict=True)
-    assert torch.equal(other.normaliser, match.normaliser)
+    assert torch.equal(other.pace, match.pace)
 
 
-def test_criterion_without_weights_of_its_own_has_no_normaliser():
+def test_criterion_without_weights_of_its_own_has_no_pace():
     match = Match("", "", KD(), weight=2.0)
     Distiller(convnet(4), convnet(4, seed=1), [match], example=(images(),))
-    assert match.normaliser is None
+    assert match.pace is None
 
 
 def test_own_weights_learn_while_a_schedule_keeps_the_weight_at_zero():

@@ -1,96 +1,119 @@
-"""``weight="auto"``: find the weight of a criterion from the gradients of the first batches."""
+"""``weight="auto"``: find the weight of a criterion from the gradients that the student's layer gets in training."""
 
 from __future__ import annotations
 
-import logging
-from functools import partial
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-RATIO = 0.5  # wanted: gradient of the weighted criterion / gradient of the task loss, on the student's feature
-BATCHES = 8
-
-logger = logging.getLogger("limbeck")
+RATIO = 0.5  # wanted: gradient of the weighted criteria / gradient of the task loss, on the student's feature
+BATCHES = 8  # measured one after another at the beginning
+EVERY = 8  # forward passes from one measurement to the next, from then on
+RATE = 0.25  # of the exponential mean
+FALL = 0.1  # least weight, of the largest that there was
+FLOOR = 0.1  # least gradient of a criterion that is counted, of what a student of zeros would have to go down
 
 
 class AutoWeight(nn.Module):
-    """A weight such that the criterion's gradient on the student's feature is ``RATIO`` times that of the task loss.
+    """A weight such that the criterion's gradient on the student's feature is a given part of the task's.
 
-    Over the first ``BATCHES`` training batches the criterion is measured and weighs nothing, so that the gradient that
-    reaches the feature is the task's (and that of matches whose weight is a number). The weight is ``RATIO`` times the
-    geometric mean of the quotients of the two norms; a factor on the whole loss, such as loss scaling, cancels. Ratio
-    and number of batches are this library's choice, by measurement (docs/log.md).
+    Each of the first ``BATCHES`` training steps is measured, then one in ``EVERY``. The weight is ``share`` times the
+    exponential mean of the quotients of the two norms, in logarithms, with rate ``RATE``, and the plain mean of the
+    first few. It counts from the second step on; in the first it is 0. Of the task's gradient everything counts that
+    comes to the layer beside the criteria whose weight is ``"auto"``. A factor on the whole loss, such as loss scaling,
+    cancels. What is not finite is left out, and so is a batch that gives the task no gradient, as one without labels.
 
-    The state is in ``state_dict()``. Processes agree on one number, under DDP the first one's, whose buffers all get.
+    Bounds: the weight never falls below ``FALL`` times the largest that it has been since it was settled, so that a
+    task which is learnt by heart does not silence the teacher. A criterion's gradient counts as no less than ``FLOOR *
+    value(0) / norm(feature)``, where ``value(0)`` is what it gives for a student's feature of zeros: a student that
+    starts as a copy of its teacher has none at first, and the weight would have no bound.
+
+    Under ``torch.compile`` the first ``BATCHES + 1`` steps run without compilation, and the weight stays from then on.
+
+    Everything is in ``state_dict()``, so that a resumed run goes on bitwise. Nothing waits for the device. Processes
+    agree on one number, under DDP the first one's, whose buffers all get.
     """
 
-    state: Tensor  # (3,): sum of the log quotients, number of batches measured, log quotient not yet counted or nan
+    sums: Tensor  # (3,): squared norms since the last count, of the gradients of task and criterion, and the floor's
+    state: Tensor  # (4,): mean log quotient, number of measurements, its largest since BATCHES, relative weight
+    clock: Tensor  # (2,): forward passes until the next measured one, measurements; on the host but when saved
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("state", torch.tensor([0.0, 0.0, torch.nan]))
-        self.value: float | None = None  # the weight, once it is settled
-        self._calls = 0
-        self._scale: Tensor | None = None
-        self._squares: list[Tensor] = []
+        self.register_buffer("sums", torch.zeros(3))
+        self.register_buffer("state", torch.zeros(4))
+        self.register_buffer("clock", torch.zeros(2, dtype=torch.int64))
+        self.share = RATIO
+        self.reduce: Callable[[Tensor], Any] | None = None  # the sum over the processes of a group; None: over all
+        self.starting = True
+        self._on_host: Sequence[int] | None = None  # what clock holds; None: to be read
+        self._pending = False  # whether a backward pass has added to the sums
+        self._unseen = 0  # training steps before the first backward pass
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def measure(self, loss: Tensor, sources: list[Tensor]) -> Tensor:
-        """Give the loss with weight 0, and watch what the coming backward pass brings to it and to the student's layer.
+    def relative(self) -> Tensor:
+        """The weight of the criterion over its value for a student of zeros; 0 before something was measured."""
+        return self.state[3] * self.share
 
-        Args:
-            loss: The criterion's value.
-            sources: What the student's layer returned: what is read from it may not lie on the way to the task loss.
-        """
-        sources = [source for source in sources if source.requires_grad]
-        gradients = torch.autograd.grad(loss, sources, retain_graph=True, allow_unused=True)
-        pairs = [(s, g) for s, g in zip(sources, gradients, strict=True) if g is not None]
-        own = torch.stack([gradient.norm(dtype=torch.float32) for _, gradient in pairs]).norm()
-        weighted = loss * 0
-        weighted.register_hook(self._watch_loss)  # type: ignore[no-untyped-call]
-        self._squares = []
-        for source, _ in pairs:
-            source.register_hook(partial(self._watch_source, own, len(pairs)))  # type: ignore[no-untyped-call]
-        return weighted
+    def begin(self, name: str) -> bool:
+        """Count what the last backward pass has shown; whether the forward pass to come is to be measured."""
+        if self._on_host is None:  # once at the start of a run: the buffers are what all processes have in common
+            self._pending = bool(self.sums.any())
+            self._on_host = self.clock.tolist()
+        wait, measured = self._on_host
+        if self._pending:
+            self._count()
+            measured += 1
+            wait = EVERY if measured >= BATCHES else 0
+        self._on_host = max(0, wait - 1), measured
+        self.starting = measured < BATCHES
+        if self.training and not measured:
+            self._check(name)
+        return wait <= 1
 
-    def _watch_loss(self, gradient: Tensor) -> None:
-        self._scale = gradient.detach()  # the factor that the caller put on the whole loss
+    def add_floor(self, norm: Tensor, gradient: Tensor) -> None:
+        """Hook of the weighted value: add the least gradient that counts, for a feature of this norm."""
+        self._pending = True
+        self.sums[2] += (FLOOR * gradient.detach() / norm).square()
 
-    def _watch_source(self, own: Tensor, count: int, gradient: Tensor) -> None:
-        if self._scale is None:  # another match at this layer is measuring; the loss comes first in a backward pass
-            return
-        self._squares.append(gradient.norm(dtype=torch.float32).square())
-        if len(self._squares) == count:
-            self.state[2] = (torch.stack(self._squares).sum().sqrt() / self._scale.abs() / own).log()
-            self._scale = None
+    @torch.no_grad()
+    def _count(self) -> None:
+        if self.reduce is not None:
+            self.reduce(self.sums)
+        elif dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self.sums)
+        task, own, floor = self.sums
+        log = (task / torch.maximum(own, floor)).log() / 2
+        mean, count, largest, _ = self.state
+        mean = mean + (log - mean) * (1 / (count + 1)).clamp(min=RATE)
+        count = count + 1
+        largest = torch.where(count > BATCHES, torch.maximum(largest, mean), mean)
+        relative = torch.maximum(mean, largest + math.log(FALL)).exp()
+        self.state.copy_(torch.where(log.isfinite(), torch.stack([mean, count, largest, relative]), self.state))
+        self.sums.zero_()
+        self._pending = False
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def collect(self, name: str) -> None:
-        """Count what the last backward pass showed, on every process, and settle the weight when enough is known."""
-        self._calls += 1
-        log = self.state[2]
-        measured = torch.stack([log, torch.ones_like(log)]) if log.isfinite() else torch.zeros_like(self.state[:2])
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(measured)
-        if measured[1] > 0:
-            self.state[:2] += measured / measured[1]
-        self.state[2] = torch.nan
-        self._settle()
-        if self.value is not None:
-            logger.info("weight of %s set to %.4g", name, self.value)
-        elif self._calls > 4 * BATCHES:
+    def _check(self, name: str) -> None:
+        if self._unseen == 4 * BATCHES:
             raise RuntimeError(
-                f"weight='auto' of {name} saw no usable gradient in {self._calls} batches; add the distiller's .loss "
+                f"weight='auto' of {name} saw no usable gradient in {self._unseen} batches; add the distiller's .loss "
                 "to the loss you call backward() on, or pass a number"
             )
+        self._unseen += 1
 
-    def _settle(self) -> None:
-        total, count, _ = self.state.tolist()
-        self.value = RATIO * float(torch.tensor(total / count).exp()) if count >= BATCHES else None
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        if self._on_host is not None:
+            self.clock.copy_(torch.tensor(self._on_host))
+        super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._settle()
+        self._on_host = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AutoWeight:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.sums, self.state = self.sums.float(), self.state.float()  # squares have no place in half precision
+        return self

@@ -64,7 +64,7 @@ class Capture:
         self.model = model
         self.layers = list(dict.fromkeys(layers))  # each once, in order
         self.truncate = truncate
-        self.sources: dict[Layer, list[Tensor]] | None = None  # where set: all tensors that each submodule returned
+        self.returned: dict[Layer, Any] | None = None  # where set: what each submodule returned
         self._outputs: dict[Layer, _Output] | None = None  # None: not recording
         self._hooked = {layer: find(model, layer.path) for layer in self.layers}  # all are found before one is hooked
         # A partial of a method, not a closure: copy.deepcopy(model) then records into its own copy.
@@ -95,8 +95,8 @@ class Capture:
             pass
         finally:
             self._outputs = None  # what activation checkpointing recomputes later is not recorded
-        if self.sources is not None:
-            self.sources |= {layer: [tensor for tensor, _ in versions] for layer, (_, versions) in outputs.items()}
+        if self.returned is not None:
+            self.returned |= {layer: returned for layer, (returned, _) in outputs.items()}
         return output, {layer: self._read(layer, outputs) for layer in self.layers}
 
     def _store_input(self, layer: Layer, module: nn.Module, inputs: Any) -> None:

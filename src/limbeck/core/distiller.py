@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from limbeck.core.auto_weight import BATCHES, AutoWeight
 from limbeck.core.capture import Capture
 from limbeck.core.checks import check_gradients, check_models, check_prepared
 from limbeck.core.criterion import Feature
 from limbeck.core.layout import check_layout
-from limbeck.core.match import Match, gather
-from limbeck.core.modules import Example, call, evaluating
+from limbeck.core.match import Match, gather, share_ratio
+from limbeck.core.measurement import Measurement
+from limbeck.core.modules import Example, call, evaluating, is_compiled
 from limbeck.core.naming import tell_apart
 from limbeck.core.teacher import Teacher
+
+logger = logging.getLogger("limbeck")
+UNCOMPILED = (
+    f"weight='auto' is measured without compilation in the first {BATCHES + 1} training steps: run these before "
+    "torch.compile(distiller, fullgraph=True), compile without fullgraph=True, or pass a number"
+)
 
 
 class Distilled(NamedTuple):
@@ -47,6 +57,8 @@ class Distiller(nn.Module):
         truth, teacher_inputs: As in the calls to come, where these have them.
         example_mode: Of the student while the example runs; ``"train"`` where it gives other outputs than in eval mode,
             as GoogLeNet does, and these are read. Its buffers are kept.
+        process_group: Of the processes that train this student, which agree on the weights that are ``"auto"``; by
+            default all there are. Processes that train students of their own each pass a group of their own.
 
     Raises:
         ValueError: A layer does not exist, shapes do not fit, a match is in use already, or the models share weights.
@@ -66,6 +78,7 @@ class Distiller(nn.Module):
         truth: Any = None,
         teacher_inputs: Example | None = None,
         example_mode: Literal["eval", "train"] = "eval",
+        process_group: dist.ProcessGroup | None = None,
     ):
         super().__init__()
         if not matches:
@@ -77,6 +90,7 @@ class Distiller(nn.Module):
         wanted = [layer for match in matches for layer in match.teacher]
         self.student = student
         self.matches = nn.ModuleList(matches)  # type: ignore[assignment]
+        share_ratio([match for match in matches if match.auto is not None], process_group)
         with ExitStack() as undo:  # what fails leaves the two models as they were
             self._call_student = Capture(student, [layer for match in matches for layer in match.student])
             undo.callback(self._call_student.remove)
@@ -106,10 +120,13 @@ class Distiller(nn.Module):
             truth: Given to the criteria that need the ground truth.
             teacher_inputs: Inputs of the teacher where they differ from the student's, such as another image size.
         """
-        if self.training and torch.is_grad_enabled() and any(match.measuring for match in self.matches):
-            measured: Distilled = self._measure(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
-            return measured
-        return self._compare(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
+        run = self._compare
+        if self._automatic and torch.is_grad_enabled():
+            if torch.compiler.is_compiling():
+                run = self._run_uncompiled if self._is_starting() else run
+            elif self._is_due():
+                run = self._measure
+        return run(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
 
     def set_progress(self, progress: float) -> None:
         """Tell how far training has come, in [0, 1], to the matches whose weight is a function of it."""
@@ -118,31 +135,50 @@ class Distiller(nn.Module):
         for match in self.matches:
             match.set_progress(progress)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable(reason=UNCOMPILED)  # type: ignore[untyped-decorator, no-untyped-call]
+    def _run_uncompiled(self, *args: Any, **kwargs: Any) -> Distilled:
+        distilled: Distilled = self.forward(*args, **kwargs)
+        return distilled
+
+    def _is_due(self) -> bool:
+        """Whether this forward pass is one of those from whose backward pass a weight is found."""
+        starting = self._is_starting()
+        due = [auto.begin(name) for name, auto in self._automatic.items()]
+        if starting and not self._is_starting() and logger.isEnabledFor(logging.INFO):
+            for match in self.matches:
+                logger.info("weight of %s: %.4g", match, match.weight)
+        return any(due) and (self._is_starting() or not is_compiled(self.student))
+
+    @property
+    def _automatic(self) -> dict[str, AutoWeight]:
+        return {str(match): match.auto for match in self.matches if match.auto is not None}
+
+    def _is_starting(self) -> bool:
+        return any(auto.starting for auto in self._automatic.values())
+
     def _measure(self, *args: Any, **kwargs: Any) -> Distilled:
-        """A forward pass while a weight is measured: without compilation, which hides gradients inside the student."""
-        for match in self.matches:
-            if match.auto is not None and match.measuring:
-                match.auto.collect(str(match))
-        self._call_student.sources = {}
+        """A forward pass that is measured, without compilation, which hides gradients inside the student."""
+        self._call_student.returned = {}
         try:
             with torch.compiler.set_stance("force_eager"):
                 return self._compare(*args, **kwargs)
         finally:
-            self._call_student.sources = None
+            self._call_student.returned = None
 
     def _compare(self, *args: Any, truth: Any, teacher_inputs: Example | None, **kwargs: Any) -> Distilled:
         teacher = self.teacher(*args, **kwargs) if teacher_inputs is None else call(self.teacher, teacher_inputs)
         output, student = self._call_student(*args, **kwargs)
         if self.training and torch.is_grad_enabled():
             check_gradients(student)
+        returned = self._call_student.returned
+        measurement = Measurement()
         losses = {}
         for match in self.matches:
-            features = gather(student, match.student), gather(teacher, match.teacher)
-            if match.measuring:
-                losses[str(match)] = match.measure(match(*features, truth), self._call_student.sources)
+            target = gather(teacher, match.teacher)
+            if returned is not None and match.auto is not None:
+                losses[str(match)] = match.measured_loss(measurement, returned, target, truth)
             else:
-                losses[str(match)] = match.loss(*features, truth)
+                losses[str(match)] = match.loss(gather(student, match.student), target, truth)
         return Distilled(output, losses)
 
     def _replicate_for_data_parallel(self) -> Distiller:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
@@ -10,15 +11,17 @@ from typing import Any, Literal
 from weakref import WeakSet
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from limbeck.core.auto_weight import AutoWeight
+from limbeck.core.auto_weight import RATIO, AutoWeight
 from limbeck.core.capture import Layer, as_layer
 from limbeck.core.checks import check_batch, check_criterion, check_projector, check_shapes, check_weight
 from limbeck.core.criterion import Criterion, Feature, declared_by, name_of
+from limbeck.core.measurement import Measurement
 from limbeck.core.modules import evaluating
-from limbeck.core.pace import paced
+from limbeck.core.pace import ScaledGradient, WeightedValue
 from limbeck.core.precision import as_weights, exact
 from limbeck.core.projectors import MakeProjector, fit_grid
 
@@ -39,26 +42,26 @@ class Match(nn.Module):
         student: Layer of the student, or its dotted path; a tuple of them for a criterion that fuses several.
         teacher: Layer of the teacher, likewise.
         criterion: Compares the two features.
-        weight: Multiplies the criterion's value: a number; ``"auto"``, measured over the first batches (see
-            ``AutoWeight``); or a function of progress in [0, 1], such as ``EarlyDecay(6.0)``, which then has to be told
-            by ``Distiller.set_progress`` before each training step.
+        weight: Multiplies the criterion's value: a number; ``"auto"``, measured in training (see ``AutoWeight``), where
+            all such matches share one ratio; or a function of progress in [0, 1], such as ``EarlyDecay(6.0)``, which
+            then has to be told by ``Distiller.set_progress`` before each training step.
         projector: Builds the trained map from the student's channels to the teacher's, such as ``conv1x1``: called with
             one example of each feature.
         name: Of its loss; by default made of criterion and student layer, and of more where two would be the same.
         coupled: Train the weights of projector and criterion by the gradient of the weighted value, too.
 
     Two gradients: the student gets that of ``weight * criterion``, which is also the value that is reported. The
-    weights of projector and criterion get that of ``criterion / normaliser``, so that they learn at the optimizer's
-    pace, whatever the weight and the number of positions. The normaliser is what the criterion gives for a student's
-    feature of zeros, on the example: of a sum or mean of squares, that of the teacher's feature, which makes it the
-    relative squared error. In the formulas of the papers, which ``coupled=True`` follows, one weight multiplies both.
+    weights of projector and criterion get that of ``criterion / value(0)``, so that they learn at the optimizer's pace,
+    whatever the weight and the number of positions; ``value(0)`` is what the criterion gives for a student's feature of
+    zeros, on the example: of a sum or mean of squares, that of the teacher's feature, which makes it the relative
+    squared error. In the formulas of the papers, which ``coupled=True`` follows, one weight multiplies both.
 
     Raises:
         TypeError: The criterion or the projector is none.
         ValueError: The weight is none, or not finite.
     """
 
-    normaliser: Tensor | None  # of the gradient of the own weights; None where there are none, or they are coupled
+    pace: Tensor | None  # multiplies the gradient of the own weights; None where there are none, or they are coupled
     scheduled: Tensor  # a weight that is a function of progress, now; a tensor, or each value would compile anew
 
     def __init__(
@@ -89,7 +92,7 @@ class Match(nn.Module):
         self.set_progress(0.0)
         self._progress_known = False  # until somebody else tells it
         self.coupled = coupled
-        self.register_buffer("normaliser", None)
+        self.register_buffer("pace", None)
         self.make_projector = projector
         self.projector: nn.Module | None = None
 
@@ -98,15 +101,18 @@ class Match(nn.Module):
 
     @property
     def weight(self) -> float | None:
-        """What the criterion is multiplied by now; ``None`` while ``"auto"`` is still measuring."""
+        """What the criterion is multiplied by now; ``None`` where ``"auto"`` has not measured. Waits for the device."""
         if self.schedule is not None:
             return self.scheduled.item()
-        return self.auto.value if self.auto is not None else self.constant
+        if self.auto is None:
+            return self.constant
+        weight = 0.0 if self.pace is None else float(self.auto.relative() * self.pace)
+        return weight or None
 
     @property
     def measuring(self) -> bool:
         """Whether the weight is ``"auto"`` and not known yet."""
-        return self.auto is not None and self.auto.value is None
+        return self.weight is None
 
     def set_progress(self, progress: float) -> None:
         """Bring a weight that is a function of progress up to date; others stay as they are."""
@@ -137,20 +143,40 @@ class Match(nn.Module):
             check_shapes(names_of(self.student), student, names_of(self.teacher), teacher, self.projector)
 
     def set_pace(self, student: Feature, teacher: Feature, truth: Any = None) -> None:
-        """Find the normaliser from the example, once everything is built."""
-        if self.coupled or next(self.parameters(), None) is None:
+        """Find the pace from the example, once everything is built."""
+        if self.auto is None and (self.coupled or next(self.parameters(), None) is None):
             return
         with evaluating(self):
             value = self(tree_map(torch.zeros_like, student), teacher, truth).detach()
-        self.normaliser = torch.where(value.isfinite() & (value > 0), value, 1.0)
+        self.pace = 1 / torch.where(value.isfinite() & (value > 0), value, 1.0)
 
     def loss(self, student: Feature, teacher: Feature, truth: Any = None) -> Tensor:
         """The weighted value, with the two gradients of a match."""
         weight = self._current_weight()
-        if self.normaliser is None or not torch.is_grad_enabled():
+        if self.pace is None or not torch.is_grad_enabled():
             value: Tensor = self(student, teacher, truth)
             return value * weight
-        return paced(lambda feature: self(feature, teacher, truth), student, weight, self.normaliser)
+        factor, pace = self._factor_and_pace(weight)
+        student = tree_map(lambda feature: ScaledGradient.apply(feature, factor), student)
+        weighted: Tensor = WeightedValue.apply(self(student, teacher, truth), weight, pace)
+        return weighted
+
+    def measured_loss(
+        self, measurement: Measurement, returned: dict[Layer, Any], teacher: Feature, truth: Any = None
+    ) -> Tensor:
+        """The same of a match whose weight is ``"auto"``, from what the student's layers returned, and measured."""
+        assert self.auto is not None
+        assert self.pace is not None
+        weight = self._current_weight()
+        factor, pace = self._factor_and_pace(weight)
+        read = partial(measurement.read, sums=self.auto.sums, factor=factor, unit=self.pace / pace)
+        features = {layer: read(layer, returned[layer]) for layer in self.student}
+        value: Tensor = self(gather(features, self.student), teacher, truth)
+        weighted: Tensor = WeightedValue.apply(value, weight, pace)
+        if weighted.requires_grad:
+            norms = [feature.detach().norm(dtype=torch.float32) for feature in features.values()]
+            weighted.register_hook(partial(self.auto.add_floor, torch.stack(norms).norm()))  # type: ignore[no-untyped-call]
+        return weighted
 
     def _current_weight(self) -> float | Tensor:
         if self.schedule is not None:
@@ -160,9 +186,19 @@ class Match(nn.Module):
                     "before each training step"
                 )
             return self.scheduled.clone()  # it may be set anew before the backward pass
-        weight = self.constant if self.auto is None else self.auto.value
-        assert weight is not None
-        return weight
+        if self.auto is not None:
+            assert self.pace is not None
+            return self.auto.relative() * self.pace
+        assert self.constant is not None
+        return self.constant
+
+    def _factor_and_pace(self, weight: float | Tensor) -> tuple[Tensor, Tensor]:
+        """What the gradient is multiplied by between criterion and student, and before the criterion."""
+        assert self.pace is not None
+        pace = self.pace
+        if self.coupled and isinstance(weight, Tensor):  # automatic, and nothing is multiplied by 0, or not measured
+            pace = torch.where(weight > 0, weight, pace)
+        return weight / pace, pace
 
     def forward(self, student: Feature, teacher: Feature, truth: Any = None) -> Tensor:
         """The criterion's value, not yet weighted."""
@@ -172,14 +208,6 @@ class Match(nn.Module):
             further = (truth,) if self.declared.needs_truth else ()
             value: Tensor = self.criterion(student, teacher, *further)
             return value
-
-    def measure(self, value: Tensor, sources: dict[Layer, list[Tensor]] | None) -> Tensor:
-        """A value of 0 while ``"auto"`` measures, with the gradient of the criterion's value watched."""
-        assert self.auto is not None
-        if sources is None or not value.requires_grad:
-            return value * 0
-        weighted: Tensor = self.auto.measure(value, [tensor for layer in self.student for tensor in sources[layer]])
-        return weighted
 
     def _arrange(self, student: Feature, teacher: Feature) -> tuple[Feature, Feature]:
         """As the criterion takes them: on one grid, through the projector, in its precision."""
@@ -223,6 +251,21 @@ def names_of(layers: tuple[Layer, ...]) -> str:
 def gather(features: dict[Layer, Tensor], layers: tuple[Layer, ...]) -> Feature:
     """One feature for one layer, a tuple for several."""
     return features[layers[0]] if len(layers) == 1 else tuple(features[layer] for layer in layers)
+
+
+def share_ratio(matches: Sequence[Match], process_group: dist.ProcessGroup | None) -> None:
+    """Give each match of weight ``"auto"`` its part of one ratio to the task's gradient.
+
+    The modules at which they read have equal parts. Matches of one feature divide the part of their module; those of
+    several features that one module returns, as the levels of a pyramid, do not, since each has a gradient of its own.
+    """
+    modules = {tuple((layer.path, layer.input) for layer in match.student) for match in matches}
+    features = Counter(match.student for match in matches)
+    for match in matches:
+        assert match.auto is not None
+        match.auto.share = RATIO / len(modules) / features[match.student]
+        if process_group is not None:  # in a function, since a group cannot be deep-copied
+            match.auto.reduce = lambda sums: dist.all_reduce(sums, group=process_group)
 
 
 def first_of(feature: Feature) -> Tensor:

@@ -48,6 +48,12 @@ def set_training(model: nn.Module, training: bool) -> None:
             module.training = training
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a part of it was given to ``torch.compile``, or compiled by ``compile()``."""
+    parts = model.modules()
+    return any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None for part in parts)
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Have a model in eval mode, so that it learns nothing from a trial; afterwards every module has its own mode.

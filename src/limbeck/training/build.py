@@ -48,8 +48,8 @@ def build(
     batches = recipe.budget.epochs * loaders.steps_per_epoch * recipe.budget.accumulate
     if batches <= BATCHES and any(match.measuring for match in distiller.matches):
         display.say(
-            f"nothing will be distilled: the weight auto is measured over {BATCHES} batches, and this run has "
-            f"{batches}; train for longer, or pass --weight"
+            f"the weight auto settles over {BATCHES} batches, and this run has {batches}; train for longer, or pass "
+            "--weight"
         )
     return distiller, metrics
 
