@@ -108,11 +108,12 @@ def fkd(criterion: criteria.FKD, student: Tensor, teacher: Tensor) -> Tensor:
 
 def non_local(block: NonLocal, feature: Tensor) -> Tensor:
     """With the table of all pairs of positions (B, H * W, pooled), which the order of the products can avoid."""
-    pooled = block.pool(feature)
-    query, key, value = block.query(feature).flatten(2), block.key(pooled).flatten(2), block.value(pooled).flatten(2)
+    pool = nn.MaxPool2d([min(block.stride, side) for side in feature.shape[2:]])
+    query, key, value = (layer(feature) for layer in (block.query, block.key, block.value))
+    query, key, value = query.flatten(2), pool(key).flatten(2), pool(value).flatten(2)
     pairs = query.transpose(1, 2) @ key / key.shape[2]
     related = (pairs @ value.transpose(1, 2)).transpose(1, 2)
-    return feature + block.output(related.reshape(*related.shape[:2], *feature.shape[2:]))
+    return feature + block.norm(block.output(related.reshape(*related.shape[:2], *feature.shape[2:])))
 
 
 def mgd(criterion: criteria.MGD, student: Tensor, teacher: Tensor) -> Tensor:

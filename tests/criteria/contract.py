@@ -83,6 +83,7 @@ def fkd(student: Tensor, teacher: Tensor) -> criteria.FKD:
     criterion.build(student, teacher)
     for layer in (criterion.map_feature, criterion.map_channels, criterion.map_positions, criterion.map_relations):
         to_identity(layer)
+    nn.init.normal_(criterion.student_relations.norm.weight)
     criterion.teacher_relations = copy.deepcopy(criterion.student_relations)
     return criterion.to(student.dtype)
 

@@ -50,6 +50,34 @@ def test_of_fgd(foreground, background, attention, value):
     assert criterion.double()(STUDENT, TEACHER, BOXES).item() == pytest.approx(value, abs=1e-6)
 
 
+def numbered(criterion):
+    """In float64, with fixed weights that are told apart."""
+    with torch.no_grad():
+        for n, parameter in enumerate(criterion.double().parameters()):
+            k = torch.arange(parameter.numel(), dtype=torch.float64)
+            parameter.copy_(0.4 * torch.sin(0.7 * k + n).view_as(parameter))
+    return criterion
+
+
+@pytest.mark.parametrize(
+    ("shape", "reduction", "pool", "value", "gradient"),
+    [
+        ((2, 4, 13, 9), 2, 2, 45.59737065165956, 1.0384114861481084),
+        ((2, 8, 5, 7), 4, 1, 43.39298230939552, 1.2536920131777156),
+    ],
+    ids=str,
+)
+def test_of_fkd_is_that_of_mmrazor(shape, reduction, pool, value, gradient):
+    """Value and norm of the student's gradient by FBKDLoss and its connectors of mmrazor 90c7af1."""
+    k = torch.arange(torch.Size(shape).numel(), dtype=torch.float64).view(shape)
+    student, teacher = torch.sin(0.7 * k + 0.3).requires_grad_(), 1.5 * torch.cos(0.4 * k)
+    criterion = criteria.FKD(0.5, 1, 0.5, reduction=reduction, pool=pool)
+    criterion.build(student, teacher)
+    found = numbered(criterion)(student, teacher)
+    assert found.item() == pytest.approx(value, rel=1e-12)
+    assert torch.autograd.grad(found, student)[0].norm().item() == pytest.approx(gradient, rel=1e-12)
+
+
 def test_of_the_channel_transform():
     criterion = criteria.ChannelTransform()
     criterion.build(STUDENT, TEACHER)

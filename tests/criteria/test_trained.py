@@ -152,8 +152,12 @@ def test_truth_that_is_not_boxes_for_each_image_is_refused(truth, given):
 
 def test_fkd_takes_other_channels():
     student, teacher = maps((2, 4, 5, 3), (2, 6, 5, 3))
-    criterion = built(FKD(), student, teacher)
-    criterion(student, teacher).backward()
+    criterion = built(FKD(1, 1, 1), student, teacher)
+    optimizer = torch.optim.SGD(criterion.parameters(), 1e-2)
+    for _ in range(2):  # in the first step nothing of the non-local blocks but their norms has a gradient
+        optimizer.zero_grad()
+        criterion(student, teacher).backward()
+        optimizer.step()
     assert student.grad.any()
     assert all(weight.grad.any() for weight in criterion.parameters())
 
@@ -172,14 +176,20 @@ def test_fkd_terms_are_norms_of_the_whole_batch():
     torch.testing.assert_close(feature, (sum(attended) / 2 * teacher.square()).sum().sqrt())
 
 
-def test_non_local_block_adds_to_each_position_the_mean_of_pooled_values_by_their_products():
-    x = maps((2, 6, 5, 3))[0]
+def test_non_local_block_adds_to_each_position_the_normalised_mean_of_pooled_values_by_their_products():
+    x = maps((2, 6, 9, 5))[0]
     block = fkd_module.NonLocal(6, reduction=2, pool=2)
-    pooled = F.max_pool2d(x, 2, ceil_mode=True)
-    assert pooled.shape[2:] == (3, 2)
-    query, key, value = (f(y).flatten(2) for f, y in ((block.query, x), (block.key, pooled), (block.value, pooled)))
-    related = torch.einsum("bcp,bck,bdk->bdp", query, key, value) / 6
-    torch.testing.assert_close(block(x), x + block.output(related.view(2, 3, 5, 3)))
+    nn.init.normal_(block.norm.weight)
+    query, key, value = (layer(x) for layer in (block.query, block.key, block.value))
+    key, value = (F.max_pool2d(F.max_pool2d(y, 2), 2) for y in (key, value))
+    assert key.shape[2:] == (2, 1)
+    related = torch.einsum("bcp,bck,bdk->bdp", *(y.flatten(2) for y in (query, key, value))) / 2
+    torch.testing.assert_close(block(x), x + block.norm(block.output(related.view(2, 3, 9, 5))))
+
+
+def test_non_local_block_adds_nothing_at_first_and_takes_maps_smaller_than_its_stride():
+    x = maps((2, 6, 3, 1))[0]
+    assert torch.equal(fkd_module.NonLocal(6, reduction=2, pool=8)(x), x)
 
 
 def test_gradient_of_fkd_is_that_of_its_value_under_the_mask_as_it_is(monkeypatch):

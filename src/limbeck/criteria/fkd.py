@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.core.precision import as_weights, exact
@@ -20,21 +21,22 @@ class FKD(nn.Module):
     attentions over positions, ``N`` are non-local blocks. All of them are trained with the student and dropped
     afterwards.
 
-    Zhang and Ma, ICLR 2021. The authors have published no code; this follows the formulas and weights of the
-    implementation in mmrazor, as far as they are known. The start of the non-local blocks is this library's choice.
+    Zhang and Ma, ICLR 2021, whose code is the supplement on OpenReview. This is equal to the implementation in mmrazor
+    (``FBKDLoss`` and its connectors), which follows that code.
 
     Args:
         feature, attention, relation: Weights of the terms.
         temperature: Of the attention.
         reduction: Channels over those of a non-local block; 4 on the two largest levels.
-        pool: Stride at which a non-local block looks at the positions; 8 and 4 on the two largest levels.
+        pool: Half the stride at which a non-local block looks at the positions (``maxpool_stride`` in mmrazor, where a
+            pool of 2 precedes it); 8 and 4 on the two largest levels.
 
     Shapes:
         student (B, C_s, H, W), teacher (B, C_t, H, W); gives a scalar.
     """
 
     any_shape = True
-    mixed_precision = True  # its slices are computed in float32
+    mixed_precision = True  # its terms are computed in float32
 
     def __init__(
         self,
@@ -62,14 +64,12 @@ class FKD(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = as_maps(self, student, teacher, channels=False)
-        related = [*self.map_relations.parameters(), *self.student_relations.parameters()]
-        related += self.teacher_relations.parameters()
         feature = sum_of_pieces(self._features, student, teacher, weights=list(self.map_feature.parameters()))
-        relation = sum_of_pieces(self._relations, student, teacher, weights=related)
         here, there = exact(student), exact(teacher)
         channels = there.mean((2, 3)) - self.map_channels(as_weights(here.mean((2, 3)), self))
         positions = there.mean(1, keepdim=True) - self.map_positions(as_weights(here.mean(1, keepdim=True), self))
         attention = torch.linalg.vector_norm(channels) + torch.linalg.vector_norm(positions)
+        relation = self._relations(as_weights(here, self), as_weights(there, self))
         total: Tensor = self.feature * root(feature) + self.attention * attention + self.relation * root(relation)
         return total
 
@@ -79,7 +79,7 @@ class FKD(nn.Module):
         return squares.sum()
 
     def _relations(self, student: Tensor, teacher: Tensor) -> Tensor:
-        student, teacher = as_weights(student, self), as_weights(teacher, self)
+        """Of the whole batch at once, since the batch norm of the blocks relates its images."""
         difference = self.teacher_relations(teacher) - self.map_relations(self.student_relations(student))
         return exact(difference).square().sum()
 
@@ -90,21 +90,30 @@ def root(total: Tensor) -> Tensor:
 
 
 class NonLocal(nn.Module):
-    """Add to every position a sum of all positions, weighed by dot products (arXiv 1711.07971)."""
+    """Add to every position a normalised sum of all positions, weighed by dot products (arXiv 1711.07971).
+
+    Nothing is added at first, since the scale of the batch norm starts at 0.
+    """
 
     def __init__(self, channels: int, reduction: int, pool: int):
         super().__init__()
         inner = max(1, channels // reduction)
         self.query, self.key, self.value = (nn.Conv2d(channels, inner, 1) for _ in range(3))
-        self.output = nn.Conv2d(inner, channels, 1)
-        self.pool = nn.MaxPool2d(pool, ceil_mode=True)  # an odd last row or column counts too
+        for layer in (self.query, self.key, self.value):
+            weight, bias = layer.parameters()
+            nn.init.normal_(weight, std=0.01)
+            nn.init.zeros_(bias)
+        self.output = nn.Conv2d(inner, channels, 1, bias=False)
+        nn.init.kaiming_normal_(self.output.weight, mode="fan_out", nonlinearity="relu")
+        self.norm = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.norm.weight)
+        self.stride = 2 * pool
 
     def forward(self, feature: Tensor) -> Tensor:
-        pooled = self.pool(feature)
-        query, key, value = (
-            layer(x).flatten(2) for layer, x in ((self.query, feature), (self.key, pooled), (self.value, pooled))
-        )
+        window = min(self.stride, feature.shape[2]), min(self.stride, feature.shape[3])
+        query = self.query(feature).flatten(2)
+        key, value = (F.max_pool2d(layer(feature), window).flatten(2) for layer in (self.key, self.value))
         # Dot products without a softmax, so the small product of keys and values comes first.
         related = (value @ key.transpose(1, 2) / key.shape[2]) @ query  # (B, inner, H * W)
-        output: Tensor = feature + self.output(related.view(*related.shape[:2], *feature.shape[2:]))
+        output: Tensor = feature + self.norm(self.output(related.view(*related.shape[:2], *feature.shape[2:])))
         return output
