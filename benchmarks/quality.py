@@ -20,6 +20,7 @@ from measure import circumstances
 from limbeck.methods.table import METHODS
 from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.classification.recipe import Data
+from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.training.compare import compare, table
 from limbeck.training.recipe import Budget, Recipe
 
@@ -68,9 +69,9 @@ class Quality:
             teacher=str(self.out / "teacher-0"),
             student=f"{NETS}:resnet8",
             size=32,
-            method=method,
+            matching=MatchOptions(method=(method,)),
             layers=layers or None,
-            teacher_check=False,  # its own run has measured it
+            teacher_options=TeacherOptions(teacher_check=False),  # its own run has measured it
             budget=replace(self.budget(self.epochs, self.batch_size, seed), clip=5.0 if method in CLIPPED else None),
         )
 

@@ -18,6 +18,7 @@ from dense import budget_of, run
 from imagenet import lite_weights
 
 from limbeck.tasks.detection import recipe as detection
+from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.training.recipe import Recipe
 
 
@@ -63,11 +64,10 @@ class Quality:
             self.images(),
             teacher=teacher,
             student=self.student,
-            method=method,
-            weight=weight or None,
-            reduction=reduction or None,
-            inherit=self.inherit,
-            teacher_check=False,  # its own run has measured it
+            student_options=detection.StudentOptions(inherit=self.inherit),
+            matching=MatchOptions(method=(method,), weight=(weight,) if weight else ()),
+            levels=detection.LevelOptions(reduction=reduction or None),
+            teacher_options=TeacherOptions(teacher_check=False),  # its own run has measured it
             budget=budget_of(self.epochs, 1e-3, seed, clip=10.0),
         )
 

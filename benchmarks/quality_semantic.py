@@ -17,6 +17,7 @@ import tyro
 from dense import budget_of, run
 from imagenet import lite_weights
 
+from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.tasks.semantic import recipe as semantic
 from limbeck.training.recipe import Recipe
 
@@ -62,9 +63,9 @@ class Quality:
             self.images(),
             teacher=teacher,
             student=self.student,
-            method=method,
+            matching=MatchOptions(method=(method,)),
             layers=layers or None,
-            teacher_check=False,  # its own run has measured it
+            teacher_options=TeacherOptions(teacher_check=False),  # its own run has measured it
             budget=budget_of(self.epochs, 1e-3, seed),
         )
 

@@ -18,25 +18,25 @@ from functools import partial
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 import tyro
 from measure import DEVICE, Step, circumstances, interleaved, peak_memory, ratio
-from torch import Tensor, nn
+from torch import Tensor
 
 from limbeck import Distiller, Layer, Match, prepare_teacher
 from limbeck.criteria import ChannelTransform
-from limbeck.models.build import Inputs
-from limbeck.models.features import last_feature
-from limbeck.tasks.detection.models import build_detector, is_detector, levels_of
-from limbeck.tasks.semantic.models import build_segmenter, is_segmenter
-from limbeck.tasks.semantic.parts import before_classifier
+from limbeck.data.inputs import Inputs
+from limbeck.models.model import Model
+from limbeck.tasks import task_kind_of
+from limbeck.tasks.kind import TaskKind
 from limbeck.tasks.semantic.task import Semantic
 
 STUDENT, TEACHER, DISTILLED = "student step", "teacher forward", "distilled step"
-CLASSES = [str(index) for index in range(19)]  # as many as Cityscapes has
-OBJECTS = [str(index) for index in range(80)]  # as many as COCO has
+CLASSES = {  # as many as ImageNet, Cityscapes and COCO have
+    task: [str(index) for index in range(count)]
+    for task, count in {"classification": 1000, "semantic": 19, "detection": 80}.items()
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ class Pair:
 
 def step(pair: Pair, name: str) -> Step:
     torch.manual_seed(0)
-    student, teacher = (build(model).to(DEVICE) for model in (pair.student, pair.teacher))
+    models = [build(name) for name in (pair.student, pair.teacher)]
+    matches = matches_of(pair, *models)  # found on the CPU, where the example is
+    student, teacher = (model.module.to(DEVICE) for model in models)
     work = work_of(pair)
     if name == TEACHER:
         teacher.eval()
@@ -72,7 +74,6 @@ def step(pair: Pair, name: str) -> Step:
         student.to(memory_format=torch.channels_last)
     trained = student
     if name == DISTILLED:
-        matches = matches_of(pair, student, teacher)
         prepared = prepare_teacher(
             teacher,
             [layer for match in matches for layer in match.teacher],
@@ -99,24 +100,29 @@ def step(pair: Pair, name: str) -> Step:
     return run
 
 
-def build(name: str) -> nn.Module:
-    if is_detector(name):
-        return build_detector(name, OBJECTS)[0]
-    return build_segmenter(name, CLASSES)[0] if is_segmenter(name) else timm.create_model(name)
+def build(name: str) -> Model:
+    kind = kind_of(name)
+    return kind.build(full(name), CLASSES[kind.name])
 
 
-def matches_of(pair: Pair, student: nn.Module, teacher: nn.Module) -> list[Match]:
+def kind_of(name: str) -> TaskKind:
+    return task_kind_of(full(name))
+
+
+def full(name: str) -> str:
+    return name if ":" in name else f"timm:{name}"
+
+
+def matches_of(pair: Pair, student: Model, teacher: Model) -> list[Match]:
     """ChannelTransform at every level of detectors' pyramids, and at one layer of other models."""
-    if is_detector(pair.student):
-        here, there = levels_of(student), levels_of(teacher)
+    if student.levels:
+        common = sorted(student.levels.keys() & teacher.levels.keys())
         layers: list[tuple[Layer | str, Layer | str]] = [
-            (here[s], there[s]) for s in sorted(here.keys() & there.keys())
+            (student.levels[stride], teacher.levels[stride]) for stride in common
         ]
     else:
-        images = torch.randn(1, 3, pair.size, pair.size, device=DEVICE)
-        find = before_classifier if is_segmenter(pair.student) else lambda model: last_feature(model, images)
-        layers = [(pair.student_layer or find(student), pair.teacher_layer or find(teacher))]
-    return [Match(here, there, ChannelTransform(pair.hidden), weight=1e-6) for here, there in layers]
+        layers = [(pair.student_layer or student.last_map, pair.teacher_layer or teacher.last_map)]
+    return [Match(one, other, ChannelTransform(pair.hidden), weight=1e-6) for one, other in layers]
 
 
 class Work(NamedTuple):
@@ -129,17 +135,18 @@ class Work(NamedTuple):
 
 def work_of(pair: Pair) -> Work:
     images = torch.randn(pair.batch, 3, pair.size, pair.size, device=DEVICE)
-    if is_detector(pair.student):
+    task = kind_of(pair.student).name
+    if task == "detection":
         corners = torch.rand(pair.batch, 7, 2, device=DEVICE) * 0.6 * pair.size  # as many objects as COCO's images have
         boxes = torch.cat([corners, corners + (0.1 + 0.3 * torch.rand_like(corners)) * pair.size], dim=2)
-        labels = torch.randint(1, len(OBJECTS), (pair.batch, 7), device=DEVICE)
+        labels = torch.randint(1, len(CLASSES[task]), (pair.batch, 7), device=DEVICE)
         targets = [{"boxes": b, "labels": label} for b, label in zip(boxes, labels, strict=True)]
         pictures = list(images.sigmoid())
         return Work((pictures, targets), (pictures,), lambda losses: torch.stack(list(losses.values())).sum())
-    if is_segmenter(pair.student):
-        task = Semantic(CLASSES, Inputs(pair.size))
-        mask = torch.randint(len(CLASSES), (pair.batch, pair.size, pair.size), device=DEVICE)
-        return Work((images,), (images,), lambda output: task.loss(output, {"mask": mask}))
+    if task == "semantic":
+        loss = Semantic(CLASSES[task], Inputs()).loss
+        mask = torch.randint(len(CLASSES[task]), (pair.batch, pair.size, pair.size), device=DEVICE)
+        return Work((images,), (images,), lambda output: loss(output, {"mask": mask}))
     labels = torch.arange(pair.batch, device=DEVICE)
     return Work((images,), (images,), lambda output: F.cross_entropy(output, labels))
 

@@ -18,6 +18,7 @@ from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
 from torch import nn
 from torchvision.models.segmentation.fcn import FCNHead
 
+from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.tasks.semantic.recipe import Data, distill, train
 from limbeck.training.recipe import Budget, Recipe
 
@@ -38,9 +39,11 @@ def cityscapes_pspnet101_pspnet18(
 ) -> Recipe:
     """The distilled student: Cityscapes, the teacher's run, and where the student's ImageNet weights are."""
     model, layer = f"{__file__}:pspnet18", ("backbone.layer4",)
+    matching = MatchOptions(student_layer=layer, teacher_layer=layer, weight=(2e-5,))
+    options = TeacherOptions(teacher_check=teacher_check)
     return distill(
-        cropped(data), teacher, model, student_backbone=backbone,
-        student_layer=layer, teacher_layer=layer, weight=2e-5, teacher_check=teacher_check, budget=budget,
+        cropped(data), teacher, model, student_backbone=backbone, matching=matching, teacher_options=options,
+        budget=budget,
     )  # fmt: skip
 
 

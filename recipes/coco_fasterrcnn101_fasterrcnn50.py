@@ -13,7 +13,8 @@ Its teacher, a Cascade Mask R-CNN X101, is none of torchvision's: an R101 stands
 
 from dataclasses import replace
 
-from limbeck.tasks.detection.recipe import Data, distill, train
+from limbeck.tasks.detection.recipe import Data, LevelOptions, StudentOptions, distill, train
+from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.training.recipe import Budget, Recipe
 
 STEPS_PER_EPOCH = 118_287 // 16
@@ -34,8 +35,12 @@ def coco_fasterrcnn101_fasterrcnn50(
 ) -> Recipe:
     """The distilled student: COCO, the teacher's run, and where the student's ImageNet weights are."""
     return distill(
-        skipping(data), teacher, STUDENT, student_backbone=backbone, frozen_norms=True,
-        weight=5e-7, reduction="sum", teacher_check=teacher_check, budget=budget,
+        skipping(data), teacher, STUDENT,
+        StudentOptions(student_backbone=backbone, frozen_norms=True),
+        MatchOptions(weight=(5e-7,)),
+        LevelOptions(reduction="sum"),
+        TeacherOptions(teacher_check=teacher_check),
+        budget=budget,
     )  # fmt: skip
 
 

@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -7,8 +6,9 @@ from torch import nn
 
 from limbeck.cli import main
 from tests.networks import Net
+from tests.places import ROOT
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
 
 
 def run(page, number):
@@ -26,7 +26,7 @@ def test_fitnet_is_spelt_as_the_method_of_that_name():
     assert names["distiller"](names["images"]).losses["MSELoss:layer4"] == 0  # the weight is being measured
 
 
-def test_simkd_as_deployed_gives_what_the_teacher_says_about_the_features_that_were_trained():
+def test_simkd_as_deployed_gives_what_the_teacher_predictions_about_the_features_that_were_trained():
     names = run("fitnet_simkd.md", 1)
     images, deployed, distiller = names["images"], names["deployed"], names["distiller"].eval()
     target = names["teacher"].layer4(images)

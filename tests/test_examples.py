@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+from tests.places import ROOT
+
+EXAMPLES = ROOT / "examples"
 LOOP = (  # as the documentation shows it
     'distiller = Distiller(student, teacher, [Match("layer4", "layer4", ChannelTransform(), weight="auto")], '
     "example=(images,))",

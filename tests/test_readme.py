@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -7,8 +6,9 @@ import torch.nn.functional as F
 from limbeck import Distiller, Match
 from limbeck.criteria import ChannelTransform
 from tests.networks import Net
+from tests.places import ROOT
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_diff_runs_before_and_after_and_adds_a_loss_that_reaches_the_student():
@@ -31,4 +31,4 @@ def test_the_readme_is_short_and_names_files_that_exist():
     assert len(README.splitlines()) <= 150
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     assert links
-    assert not [link for link in links if not (Path(__file__).parents[1] / link).exists()]
+    assert not [link for link in links if not (ROOT / link).exists()]

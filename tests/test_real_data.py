@@ -1,14 +1,14 @@
 import tarfile
-from pathlib import Path
 
 import pytest
 
 from limbeck.cli import main
 from limbeck.models.run_folder import read_card
 from limbeck.tasks.classification.load import load_images
+from tests.places import ROOT, SHARED_DATA
 
-ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "cifar10.tar.xz"
-NETS = Path(__file__).with_name("nets.py")
+ARCHIVE = SHARED_DATA / "cifar10.tar.xz"
+NETS = ROOT / "tests" / "nets.py"
 
 pytestmark = [
     pytest.mark.shared_data,

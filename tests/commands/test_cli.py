@@ -1,14 +1,17 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from limbeck.cli import main
+from limbeck.data.inputs import Inputs
 from limbeck.tasks.detection.models import build_detector
 from limbeck.training.record import save_student
+from tests.places import ROOT
 from tests.runs import cells, mistake
 
-NETS = Path(__file__).parents[1] / "nets.py"
+NETS = ROOT / "tests" / "nets.py"
 SMALL = ("--data", "digits", "--augment", "shift", "--size", "8", "--workers", "0", "--batch-size", "32")
 
 
@@ -27,7 +30,7 @@ def runs(tmp_path_factory):
 
 def test_a_run_records_arguments_versions_and_hashes(runs):
     record = json.loads((runs / "distilled" / "recipe.json").read_text())
-    assert record["arguments"]["method"] == "ChannelTransform"
+    assert record["uses"] == ["ChannelTransform"]
     assert record["arguments"]["budget"]["epochs"] == 2
     assert record["versions"]["torch"]
     assert len(record["sha256"]["teacher"]) == 64
@@ -106,8 +109,8 @@ def test_layers_says_how_a_detector_meets_another_model(capsys, teacher, meeting
 
 def test_layers_lists_a_run_of_a_detector(capsys, tmp_path):
     name, classes = "torchvision:fcos/timm:test_efficientnet", ["circle", "square"]
-    card = {"task": "detection", "model": name, "classes": classes}
-    save_student(build_detector(name, classes)[0], tmp_path / "student.safetensors", card)
+    card = {"task": "detection", "model": name, "classes": classes, **asdict(Inputs())}
+    save_student(build_detector(name, classes).module, tmp_path / "student.safetensors", card)
     main(["layers", str(tmp_path), "--size", "64", "--depth", "3"])
     assert "levels of the pyramid, by stride: 8, 16, 32, 64, 128\n" in capsys.readouterr().out
 
@@ -143,7 +146,7 @@ def test_a_recipe_of_ones_own_is_the_function_named_like_its_file(tmp_path, caps
         (["distil"], "no command 'distil'; there are distill, train"),
         (
             ["distill", "clasification"],
-            "takes a recipe (classification, detection, instance, semantic, FILE.py or FILE.py:FUNCTION) or a run",
+            "takes a recipe (classification, semantic, detection, instance, FILE.py or FILE.py:FUNCTION) or a run",
         ),
         (["evaluate", "nothing"], "name the folder of a run"),
         (["layers", "timm:resnt18"], "nearest: resnet18"),

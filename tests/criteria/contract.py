@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor, nn
 
 from limbeck import criteria
 from limbeck.models.files import function_in
+from tests.places import ROOT
 
-OWN = function_in(Path(__file__).parents[2] / "examples" / "custom_criterion.py", "cosine_distance")
+OWN = function_in(ROOT / "examples" / "custom_criterion.py", "cosine_distance")
 MAPS = [(3, 4, 6, 6), (1, 4, 6, 6), (2, 4, 5, 3)]  # (B, C, H, W), with one sample, with odd height and width
 TOKENS = [(3, 9, 4), (1, 9, 4), (2, 5, 4)]  # (B, N, D)
 LOGITS = [(3, 5), (1, 5), (2, 4, 3, 1)]  # (B, K), and (B, K, H, W)

@@ -10,19 +10,17 @@ from torch import nn
 from limbeck import Capture, Distiller, EarlyDecay, Layer, Match, conv1x1, prepare_teacher
 from limbeck.core.projectors import conv1x1_if_needed, conv_bn_relu, tokens_to_map
 from limbeck.criteria import CWD, ChannelTransform
-from limbeck.methods.pairing import Side, make_matches
-from limbeck.tasks.detection.models import backbone_path, levels_of
+from limbeck.data.inputs import Inputs
+from limbeck.methods.pairing import make_matches
+from limbeck.models.model import Model
+from limbeck.tasks.detection.pyramids import levels_of_backbone
 from limbeck.training.preflight import preflight
 from tests.networks import randomize_norms
-from tests.tasks.detection.tiny import detector, picture
+from tests.tasks.detection.tiny import detector, model_of, picture
 
 NAMES = ("ChannelTransform", "CWD", "FGD", "MGD", "PKD")
 COMMON = (8, 16, 32)
 BOXES = [torch.tensor([[0.3, 0.25, 0.7, 0.75]])]
-
-
-def side(model, layers=()):
-    return Side(model, 128, layers, encoder=backbone_path(model), levels={} if layers else levels_of(model))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def two_stage():
 
 @pytest.fixture(scope="module")
 def matches_of(one_stage, two_stage):
-    sides = side(one_stage), side(two_stage)
+    sides = model_of(one_stage), model_of(two_stage)
     return lambda method, **options: make_matches(method, *sides, **options)
 
 
@@ -53,7 +51,7 @@ def test_a_method_pairs_equal_strides_of_a_one_and_a_two_stage_detector(matches_
 
 
 def test_only_the_common_levels_of_one_stage_detectors_are_paired(one_stage):
-    matches = make_matches("PKD", side(one_stage), side(one_stage))
+    matches = make_matches("PKD", model_of(one_stage), model_of(one_stage))
     assert [str(match).partition("/")[2] for match in matches] == ["8", "16", "32", "64", "128"]
 
 
@@ -76,17 +74,17 @@ def test_levels_have_no_projector_that_ends_in_a_relu(matches_of):
 
 
 def test_pyramids_without_a_common_stride_are_refused(one_stage, two_stage):
-    here, there = side(one_stage), side(two_stage)
-    there.levels.pop(8), there.levels.pop(16), there.levels.pop(32)
+    student, teacher = model_of(one_stage), model_of(two_stage)
+    teacher.levels.pop(8), teacher.levels.pop(16), teacher.levels.pop(32)
     with pytest.raises(
         ValueError, match=r"student has levels at the strides \[8, 16, 32, 64, 128\], the teacher at \[4\]"
     ):
-        make_matches("PKD", here, there)
-    classifier = Side(timm.create_model("test_resnet"), 64)
+        make_matches("PKD", student, teacher)
+    classifier = Model(timm.create_model("test_resnet"), Inputs(64), ["a", "b"])
     with pytest.raises(
         ValueError, match=r"the teacher at \[\]: none in common; name .*--student-layer and --teacher-l"
     ):
-        make_matches("PKD", here, classifier)
+        make_matches("PKD", student, classifier)
 
 
 @pytest.mark.parametrize("name", ["KD", "DKD", "DIST"])
@@ -123,14 +121,13 @@ def test_a_method_of_stages_reads_the_levels_of_detectors(matches_of):
 
 
 def test_named_layers_win_over_levels(one_stage, two_stage):
-    here, there = "backbone.body.blocks.2", "backbone.body.layer2"
-    levels = {"levels": levels_of(one_stage)}
-    student = Side(one_stage, 128, (here,), encoder="backbone.body", **levels)
-    (match,) = make_matches("MGD", student, side(two_stage, (there,)))
-    assert (match.student, match.teacher) == ((Layer(here),), (Layer(there),))
+    layers = {"student_layers": ["backbone.body.blocks.2"], "teacher_layers": ["backbone.body.layer2"]}
+    student, teacher = model_of(one_stage), model_of(two_stage)
+    (match,) = make_matches("MGD", student, teacher, **layers)
+    assert (match.student, match.teacher) == ((Layer("backbone.body.blocks.2"),), (Layer("backbone.body.layer2"),))
     assert match.criterion.over == "channels"
     with pytest.raises(ValueError, match=r"layers are named one by one, or by --layers levels, not both"):
-        make_matches("MGD", student, side(two_stage, (there,)), layers="levels")
+        make_matches("MGD", student, teacher, layers="levels", **layers)
 
 
 def test_a_weight_is_shared_by_the_sum_or_equally(matches_of):
@@ -159,7 +156,7 @@ def test_each_level_follows_a_schedule_of_its_own(matches_of):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_method_distils_the_levels_of_a_one_stage_student_from_a_two_stage_teacher(two_stage, name):
     student, pictures = detector(seed=1), picture()
-    matches = make_matches(name, side(student), side(two_stage))
+    matches = make_matches(name, model_of(student), model_of(two_stage))
     teacher = copy.deepcopy(two_stage)
     given = {"truth": BOXES, "teacher_inputs": pictures[:1]}
     distiller = Distiller(student, teacher, matches, example=pictures, **given)
@@ -171,7 +168,7 @@ def test_a_method_distils_the_levels_of_a_one_stage_student_from_a_two_stage_tea
 def test_fgd_needs_the_boxes_and_weighs_by_them(one_stage, two_stage):
     pictures = picture()
     pair = copy.deepcopy(one_stage), copy.deepcopy(two_stage)
-    matches = make_matches("FGD", *map(side, pair), weight=1.0)
+    matches = make_matches("FGD", *map(model_of, pair), weight=1.0)
     with pytest.raises(ValueError, match=r"FGD:backbone/8 needs the ground truth \(the boxes of each image\)"):
         Distiller(*pair, matches, example=pictures, teacher_inputs=pictures[:1])
     distiller = Distiller(*pair, matches, example=pictures, truth=BOXES, teacher_inputs=pictures[:1]).eval()
@@ -193,7 +190,7 @@ class Raises(nn.Module):
 def test_a_detector_is_trained_beside_a_teacher_that_ends_with_its_pyramid(two_stage):
     student, pictures = detector(seed=1), picture()
     plain = copy.deepcopy(two_stage)
-    matches = make_matches("ChannelTransform", side(student), side(plain), weight=1e-4)
+    matches = make_matches("ChannelTransform", model_of(student), model_of(plain), weight=1e-4)
     layers = [layer for match in matches for layer in match.teacher]
     teacher = prepare_teacher(plain, layers, example=pictures[:1])
     norms = [path for path, each in teacher.model.named_modules() if isinstance(each, nn.BatchNorm2d)]
@@ -221,7 +218,7 @@ def test_a_detector_is_trained_beside_a_teacher_that_ends_with_its_pyramid(two_s
 
 def test_what_is_distilled_reaches_backbone_and_neck_but_no_head(two_stage):
     student, pictures = detector(seed=1), picture()
-    matches = make_matches("CWD", side(student), side(two_stage), weight=1.0)
+    matches = make_matches("CWD", model_of(student), model_of(two_stage), weight=1.0)
     given = {"example": pictures, "teacher_inputs": pictures[:1]}
     distiller = Distiller(student, copy.deepcopy(two_stage), matches, **given).train()
     distiller(*pictures, teacher_inputs=pictures[:1]).loss.backward()
@@ -234,7 +231,7 @@ def test_what_is_distilled_reaches_backbone_and_neck_but_no_head(two_stage):
 def test_auto_weighs_each_level_by_its_own_gradients(two_stage):
     student, pictures = detector(seed=1), picture(64, 64)
     student.backbone.freeze_norms()
-    matches = make_matches("PKD", side(student), side(two_stage))
+    matches = make_matches("PKD", model_of(student), model_of(two_stage))
     distiller = Distiller(student, copy.deepcopy(two_stage), matches, example=pictures, teacher_inputs=pictures[:1])
     for _ in range(9):
         out = distiller.train()(*pictures, teacher_inputs=pictures[:1])
@@ -250,7 +247,7 @@ def test_auto_weighs_each_level_by_its_own_gradients(two_stage):
 
 def test_a_convolutional_student_follows_a_plain_transformer(one_stage):
     student, teacher, pictures = copy.deepcopy(one_stage), detector("fasterrcnn", "test_vit", seed=3), picture(96, 160)
-    matches = make_matches("ChannelTransform", side(student), side(teacher), weight=1e-4)
+    matches = make_matches("ChannelTransform", model_of(student), model_of(teacher), weight=1e-4)
     assert [match.student[0].label for match in matches] == [f"/{stride}" for stride in COMMON]
     distiller = Distiller(student, teacher, matches, example=pictures, teacher_inputs=pictures[:1]).train()
     out = distiller(*pictures, teacher_inputs=pictures[:1])
@@ -262,7 +259,7 @@ def test_a_convolutional_student_follows_a_plain_transformer(one_stage):
 def test_a_level_follows_the_tokens_of_a_classifier_at_its_grid():
     student, teacher, pictures = detector(seed=1), timm.create_model("test_vit").eval(), picture(64, 64)
     tokens = Layer("norm", tokens_to_map(prefix=1))
-    match = Match(levels_of(student)[8], tokens, ChannelTransform(), weight=1e-3)
+    match = Match(levels_of_backbone(student)[8], tokens, ChannelTransform(), weight=1e-3)
     resized = torch.nn.functional.interpolate(torch.stack(pictures[0]), (160, 160))
     distiller = Distiller(student, teacher, [match], example=pictures, teacher_inputs=(resized,)).train()
     (level,) = (feature for feature in Capture(student, match.student)(*pictures)[1].values())
@@ -280,8 +277,10 @@ def test_a_level_follows_the_tokens_of_a_classifier_at_its_grid():
 def test_projectors_are_built_only_where_channels_differ(two_stage):
     student, pictures = detector(seed=1), picture(64, 64)
     vit = timm.create_model("test_vit").eval()
-    wide = Match(levels_of(student)[16], Layer("norm", tokens_to_map(1)), CWD(), projector=conv1x1_if_needed)
-    equal = Match(levels_of(student)[16], levels_of(two_stage)[16], CWD(), projector=conv1x1_if_needed)
+    wide = Match(levels_of_backbone(student)[16], Layer("norm", tokens_to_map(1)), CWD(), projector=conv1x1_if_needed)
+    equal = Match(
+        levels_of_backbone(student)[16], levels_of_backbone(two_stage)[16], CWD(), projector=conv1x1_if_needed
+    )
     resized = torch.rand(1, 3, 160, 160)
     Distiller(student, vit, [wide], example=pictures, teacher_inputs=(resized,))
     Distiller(student, copy.deepcopy(two_stage), [equal], example=pictures, teacher_inputs=pictures[:1])

@@ -1,17 +1,19 @@
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from limbeck import Distiller, EarlyDecay, WarmUp, conv1x1, conv_bn, conv_bn_relu, criteria
-from limbeck.methods.pairing import Side, make_matches, used_in
+from limbeck.data.inputs import Inputs
+from limbeck.methods.pairing import make_matches, used_in
 from limbeck.methods.spelling import find_method, weight_of
 from limbeck.methods.table import METHODS
+from limbeck.models.model import Model
 from limbeck.training.preflight import preflight
+from tests.places import ROOT
 
-NETS = Path(__file__).parents[1] / "nets.py"
+NETS = ROOT / "tests" / "nets.py"
 LABELS = torch.arange(4) % 3
 BOXES = [torch.tensor([[0.1, 0.2, 0.6, 0.7]])] * 4
 
@@ -28,6 +30,9 @@ class Stage(nn.Module):
         return self.act(self.conv(x))
 
 
+CLASSES = ["a", "b", "c"]
+
+
 def net(width, stages=3):
     widths = [3, *(width * 2**i for i in range(stages))]
     body = [Stage(*pair) for pair in pairwise(widths)]
@@ -36,8 +41,8 @@ def net(width, stages=3):
 
 def matches_of(method, student=None, teacher=None, student_layers=(), teacher_layers=(), **options):
     torch.manual_seed(0)
-    student = Side(student or net(4), 32, student_layers)
-    return make_matches(method, student, Side(teacher or net(6), 32, teacher_layers), **options)
+    models = [Model(module, Inputs(32), CLASSES) for module in (student or net(4), teacher or net(6))]
+    return make_matches(method, *models, student_layers=student_layers, teacher_layers=teacher_layers, **options)
 
 
 def layers_of(matches):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.classification.recipe import Data
+from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.training.loop import train
 from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Budget
@@ -39,7 +40,11 @@ def teacher(tmp_path_factory):
 
 def distilled(teacher, **changes):
     options = {"data": DATA, "student": f"{NETS}:small", "size": 8, "teacher_check": False, **changes}
-    return classification.distill(teacher=teacher, **{"budget": BUDGET, **options})
+    matching = MatchOptions(**{name: (options.pop(name),) for name in ("method", "weight") if name in options})
+    teacher_options = TeacherOptions(teacher_check=options.pop("teacher_check"))
+    return classification.distill(
+        teacher=teacher, matching=matching, teacher_options=teacher_options, **{"budget": BUDGET, **options}
+    )
 
 
 def weights(run, name="student-last.safetensors"):

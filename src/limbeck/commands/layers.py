@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from limbeck.models.build import build_model
-from limbeck.models.features import last_spatial, survey
+from limbeck.models.features import Found, survey
+from limbeck.models.model import Model
 from limbeck.models.run_folder import RunFolder
-from limbeck.tasks.detection.models import backbone_path, build_detector, is_detector, levels_of
-from limbeck.tasks.semantic.models import build_segmenter, is_segmenter
-from limbeck.tasks.semantic.parts import before_classifier
+from limbeck.tasks import task_kind_of
 from limbeck.training.display import wide_console
+
+UNKNOWN = ["?"] * 1000  # classes of a model that no data is given for
 
 
 def layers(arguments: list[str]) -> None:
@@ -34,70 +35,70 @@ def _layers(
 ) -> None:
     """List the layers of a model: dotted path, kind and shape of its feature for one image, and its stride in pixels.
 
+    Layers that run several times for an image cannot be matched and are left out, as are the heads of detectors.
+
     Args:
         model: timm:NAME, torchvision:NAME, torchvision:HEAD/timm:BACKBONE, smp:ARCH/ENCODER, hf:FOLDER,
             FILE.py:FUNCTION, or a run folder.
         size: Image size in pixels; the model's own by default.
         beside: A teacher: list it too, and say how the last maps of the two would meet.
         beside_size: The teacher's image size.
-        depth: Longest path shown, in submodules.
+        depth: Longest path shown, in submodules; of segmenters and detectors, below the encoder.
     """
     console = wide_console()
-    here = _show(console, model, size, depth)
+    student = _show(console, model, size, depth)
     if beside is not None:
-        console.print(how_they_meet(here, _show(console, beside, beside_size, depth)))
+        console.print(how_they_meet(student, _show(console, beside, beside_size, depth)))
 
 
 @dataclass(frozen=True)
 class Shown:
     """What methods read of a model by default."""
 
-    last: str  # path of the last spatial feature
+    last: str  # path of the last map
     grid: tuple[int, int]  # its height and width
     strides: list[int]  # of a detector's pyramid, in pixels
 
 
 def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
-    """Print the table."""
-    run = RunFolder(Path(name))
-    classes = run.card()["classes"] if run.has_student() else [""] * 1000
-    segmenter, detector = is_segmenter(name), is_detector(name)
-    build = build_segmenter if segmenter else build_detector if detector else None
-    model, inputs = build(name, classes) if build else build_model(name, classes, size)
-    size = size or inputs.size
-    if size % inputs.multiple:
-        raise ValueError(f"{name} takes images whose height and width are multiples of {inputs.multiple}, not {size}")
-    table = Table(title=f"{name} at {size} px", title_justify="left")
+    """Print the table of a model."""
+    model = task_kind_of(name).build(name, [] if RunFolder(Path(name)).has_student() else UNKNOWN, size)
+    image = torch.zeros(1, 3, size, size) if size else torch.zeros_like(model.inputs.example)
+    if (pixels := image.shape[-1]) % model.inputs.multiple:
+        raise ValueError(
+            f"{name} takes images whose height and width are multiples of {model.inputs.multiple}, not {pixels}"
+        )
+    table = Table(title=f"{name} at {pixels} px", title_justify="left")
     for column in ("layer", "kind", "shape", "stride"):
         table.add_column(column, overflow="fold")
-    all_found = survey(model, torch.zeros(1, 3, size, size))
-    strides = sorted(levels_of(model)) if detector else []
-    if strides:  # the heads run once for each level, and their layers cannot be matched
-        all_found = [found for found in all_found if found.path.startswith("backbone.")]
-    for found in all_found:
-        grid = found.grid()
-        if found.path.count(".") < depth + 2 * bool(strides):  # beside backbone.body
-            stride = f"{size / grid[0]:g}" if grid else ""
+    surveyed = survey(model.module, image)
+    runs = Counter(found.path for found in surveyed)
+    root = model.encoder.partition(".")[0] if model.levels else ""
+    below = model.encoder.count(".") + 1 if model.encoder else 0
+    for found in surveyed:
+        if runs[found.path] == 1 and found.path.startswith(root) and found.path.count(".") < depth + below:
+            grid = found.grid()
+            stride = f"{pixels / grid[0]:g}" if grid else ""
             table.add_row(found.path or '"" (output)', found.kind, str(found.shape[1:]), stride)
     console.print(table)
+    return _summary(console, model, surveyed)
+
+
+def _summary(console: Console, model: Model, surveyed: list[Found]) -> Shown:
+    strides = sorted(model.levels)
     if strides:
-        all_found = [found for found in all_found if found.path.startswith(backbone_path(model))]
         console.print(f"levels of the pyramid, by stride: {', '.join(map(str, strides))}")
-    last = last_spatial(model, all_found)
-    path = last.path
-    if segmenter:  # of which the last map is the class scores
-        path = str(before_classifier(model))
-        last = next(found for found in all_found if found.path == path.removesuffix(":input"))
-    grid = last.grid()
+    last = model.last_map
+    grid = [found for found in surveyed if found.path == last.path][-1].grid()
     assert grid is not None  # it is spatial
-    console.print(f"last feature map{' of the backbone' if strides else ''}: {path}")
-    return Shown(path, grid, strides)
+    console.print(f"last feature map{' of the backbone' if strides else ''}: {last}")
+    return Shown(str(last), grid, strides)
 
 
 def how_they_meet(student: Shown, teacher: Shown) -> str:
     if student.strides and teacher.strides:
         common = sorted(set(student.strides) & set(teacher.strides))
         return f"levels meet at the strides {', '.join(map(str, common))}" if common else "no level has a counterpart"
-    here, there = ("x".join(map(str, shown.grid)) for shown in (student, teacher))
-    meet = "meet as they are" if here == there else f"meet at {there}: the student's is resized"
-    return f"{student.last} ({here}) and {teacher.last} ({there}) {meet}"
+    of_student, of_teacher = ("x".join(map(str, shown.grid)) for shown in (student, teacher))
+    meet = "meet as they are" if of_student == of_teacher else f"meet at {of_teacher}: the student's is resized"
+    return f"{student.last} ({of_student}) and {teacher.last} ({of_teacher}) {meet}"

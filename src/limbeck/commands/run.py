@@ -22,10 +22,7 @@ from accelerate import PartialState
 from limbeck.methods.pairing import used_in
 from limbeck.models.files import function_in
 from limbeck.models.run_folder import RunFolder
-from limbeck.tasks.classification import recipe as classification
-from limbeck.tasks.detection import instance
-from limbeck.tasks.detection import recipe as detection
-from limbeck.tasks.semantic import recipe as semantic
+from limbeck.tasks import TASKS, task_kind
 from limbeck.training.checkpoint import write_atomically
 from limbeck.training.loop import train as train_recipe
 from limbeck.training.options import RunOptions
@@ -33,40 +30,25 @@ from limbeck.training.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 OfRecipe = TypeVar("OfRecipe")
-BUILT_IN: dict[str, dict[str, MakeRecipe]] = {
-    "distill": {
-        "classification": classification.distill,
-        "detection": detection.distill,
-        "instance": instance.distill,
-        "semantic": semantic.distill,
-    },
-    "train": {
-        "classification": classification.train,
-        "detection": detection.train,
-        "instance": instance.train,
-        "semantic": semantic.train,
-    },
-}
 
 
 def distill(arguments: list[str]) -> None:
     """A recipe by name or file, or a run folder to resume."""
-    _run("distill", BUILT_IN["distill"], arguments)
+    _run("distill", arguments)
 
 
 def train(arguments: list[str]) -> None:
     """A model alone."""
-    _run("train", BUILT_IN["train"], arguments)
+    _run("train", arguments)
 
 
-def _run(command: str, built_in: dict[str, MakeRecipe], arguments: list[str]) -> None:
+def _run(command: str, arguments: list[str]) -> None:
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if RunFolder(Path(name)).record.is_file():
         command, name, rest = _stored(RunFolder(Path(name)), rest)
-        built_in = BUILT_IN[command]
-    recipes = ", ".join(built_in)
-    if name in built_in:
-        make = built_in[name]
+    recipes = ", ".join(TASKS)
+    if name in TASKS:
+        make: MakeRecipe = getattr(task_kind(name), command)
     elif name.endswith(".py") or name.rpartition(":")[0].endswith(".py"):
         make = _recipe_of(name)
     else:
@@ -142,7 +124,9 @@ def _parse(make: MakeRecipe, program: str, arguments: list[str]) -> Arguments[di
 def _circumstances(given: dict[str, Any]) -> dict[str, Any]:
     """What else may change a result: versions, the commit of the working folder, hashes of the weights."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    files = {name: Path(value) for name, value in given.items() if isinstance(value, str)}
+    groups = [group for group in given.values() if isinstance(group, dict)]
+    options = {name: value for group in (*groups, given) for name, value in group.items()}
+    files = {name: Path(value) for name, value in options.items() if isinstance(value, str)}
     files = {name: RunFolder(path).student if path.is_dir() else path for name, path in files.items()}
     weights = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if path.is_file()}
     packages = ("limbeck", "torch", "torchvision", "timm", "accelerate")

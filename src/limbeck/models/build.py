@@ -1,82 +1,89 @@
-"""Models by name, and their weights."""
+"""From a name to a model: the one place where sources such as ``timm:``, files and runs are told apart."""
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-from torch import nn
-
 from limbeck.models.checkpoints import load_weights
-from limbeck.models.files import function_in
+from limbeck.models.model import Model
 from limbeck.models.run_folder import RunFolder
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FILE, RUN = "FILE.py", "RUN"  # what is no word before a colon
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What images a model takes: RGB in [0, 1] less the mean, over the standard deviation; square for classifiers."""
-
-    size: int  # pixels
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    multiple: int = 1  # of which a segmenter's height and width have to be multiples, in pixels
-
-
-def build_model(name: str, classes: list[str], size: int | None = None) -> tuple[nn.Module, Inputs]:
-    """A classifier by name, with the inputs it expects.
+class Source:
+    """Where models come from, such as timm.
 
     Args:
-        name: ``timm:NAME``, ``torchvision:NAME``, ``FILE.py:FUNCTION`` (called with ``num_classes=``), or a run folder,
-            which brings its weights.
-        classes: Names of the classes, in the order of the outputs.
-        size: Image size in pixels; ``None`` takes the model's own, or 224.
+        form: How a name is written, such as ``timm:NAME``.
+        build: Makes a model from what stands behind the colon (of a file: all of it), the names of its classes, and an
+            image size in pixels or ``None`` for its own.
+        knows: Whether it has a model of this name, for models of this kind.
+    """
+
+    form: str
+    build: Callable[[str, list[str], int | None], Model]
+    knows: Callable[[str], bool] = lambda name: True
+
+
+Sources = Mapping[str, Source]  # by the word before the colon, or FILE
+
+
+def build(name: str, classes: list[str], sources: Sources, *, tasks: Collection[str], size: int | None = None) -> Model:
+    """A model by name; without trained weights, but for a run folder.
+
+    Args:
+        name: In one of the forms of the sources, or a run folder, which brings its weights.
+        classes: Names of the classes, in the order of the outputs; of a run, none takes its own.
+        sources: Where models of this kind come from.
+        tasks: Of which a run's student may be.
+        size: Image size in pixels, where the model has one; ``None`` takes its own.
 
     Raises:
-        ValueError: There is no such model, or a run folder's classes are others.
+        ValueError: There is no such model, or a run is of another task or knows other classes.
     """
-    kind, _, rest = name.rpartition(":")
-    if kind == "timm":
-        return _from_timm(rest, len(classes), size)
-    if kind == "torchvision":
-        return _from_torchvision(rest, len(classes)), Inputs(size or 224)
-    if kind.endswith(".py"):
-        return function_in(Path(kind), rest)(num_classes=len(classes)), Inputs(size or 224)
+    source, rest = source_of(name)
+    if source == RUN:
+        return _from_run(RunFolder(Path(name)), classes, sources, tasks=tasks, size=size)
+    if source not in sources:
+        forms = ", ".join(each.form for each in sources.values())
+        raise ValueError(f"no model {name!r} for {'/'.join(tasks)}: write {forms}, or the folder of a finished run")
+    return sources[source].build(rest, classes, size)
+
+
+def source_of(name: str) -> tuple[str, str]:
+    """Where a name says that its model comes from, and what it is called there.
+
+    >>> source_of("timm:resnet50"), source_of("C:/nets/mine.py:small")
+    (('timm', 'resnet50'), ('FILE.py', 'C:/nets/mine.py:small'))
+    """
+    if re.search(r"\.py:\w+$", name):
+        return FILE, name
     if RunFolder(Path(name)).has_student():
-        return _from_run(RunFolder(Path(name)), classes, size)
-    raise ValueError(
-        f"no model {name!r}: write timm:NAME, torchvision:NAME, FILE.py:FUNCTION, or the folder of a finished run"
-    )
+        return RUN, name
+    source, _, rest = name.partition(":")
+    return source, rest
 
 
-def _from_timm(name: str, classes: int, size: int | None) -> tuple[nn.Module, Inputs]:
-    import timm
-    from timm.data import resolve_model_data_config
-
-    if not timm.is_model(name.split(".")[0]):
-        nearest = get_close_matches(name, timm.list_models(), n=3)
-        raise ValueError(f"timm has no model {name!r}; nearest: {', '.join(nearest) or 'none'}")
-    model = timm.create_model(name, num_classes=classes)
-    config = resolve_model_data_config(model)
-    if size is not None and size != config["input_size"][-1] and model.pretrained_cfg.get("fixed_input_size"):
-        model = timm.create_model(name, num_classes=classes, img_size=size)
-    return model, Inputs(size or config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]))
-
-
-def _from_torchvision(name: str, classes: int) -> nn.Module:
-    from torchvision import models
-
-    if name not in models.list_models(module=models):
-        nearest = get_close_matches(name, models.list_models(module=models), n=3)
-        raise ValueError(f"torchvision has no classifier {name!r}; nearest: {', '.join(nearest) or 'none'}")
-    model: nn.Module = models.get_model(name, num_classes=classes)
-    return model
+def _from_run(
+    run: RunFolder, classes: list[str], sources: Sources, *, tasks: Collection[str], size: int | None
+) -> Model:
+    card = run.card()
+    if card["task"] not in tasks:
+        raise ValueError(f"{run} is a run of {card['task']}, not of {'/'.join(tasks)}")
+    check_classes(str(run), card["classes"], classes)
+    model = build(card["model"], card["classes"], sources, tasks=tasks, size=size or card["size"])
+    load_weights(model.module, str(run.student))
+    mean, std = tuple(card["mean"]), tuple(card["std"])
+    return dataclasses.replace(model, inputs=dataclasses.replace(model.inputs, mean=mean, std=std), card=card)
 
 
-def _from_run(run: RunFolder, classes: list[str], size: int | None) -> tuple[nn.Module, Inputs]:
-    card = run.card(classes)
-    model, _ = build_model(card["model"], card["classes"], card["size"])
-    load_weights(model, str(run.student))
-    return model, Inputs(size or card["size"], tuple(card["mean"]), tuple(card["std"]))
+def check_classes(what: str, known: list[str], classes: list[str]) -> None:
+    """Classes by other names, or in another order, would pass unnoticed."""
+    if classes and known != classes:
+        raise ValueError(f"{what} knows the classes {known[:5]}..., the data has {classes[:5]}...")

@@ -19,3 +19,9 @@ def function_in(path: Path, function: str) -> Any:
     if not hasattr(module, function):
         raise ValueError(f"{path} has no function {function!r}")
     return getattr(module, function)
+
+
+def function_at(name: str) -> Any:
+    """As ``function_in``, of ``FILE.py:FUNCTION``."""
+    file, _, function = name.rpartition(":")
+    return function_in(Path(file), function)

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from limbeck.models.build import Inputs
+from limbeck.data.inputs import Inputs
 from limbeck.tasks.classification.task import Classification
 
 INPUTS = Inputs(1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

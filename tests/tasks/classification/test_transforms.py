@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from limbeck.models.build import Inputs
+from limbeck.data.inputs import Inputs, Preprocess
 from limbeck.tasks.classification.load import load_images
-from limbeck.tasks.classification.transforms import Preprocess, TrainImages, ValImages, augmentation
+from limbeck.tasks.classification.transforms import TrainImages, ValImages, augmentation
 
 
 @pytest.mark.parametrize("kind", ["photo", "strong", "small", "shift", "none"])

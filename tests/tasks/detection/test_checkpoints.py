@@ -5,7 +5,7 @@ from torch import nn
 
 from limbeck.models import checkpoints as models
 from limbeck.tasks.detection.checkpoints import COCO, load_detector
-from tests.tasks.detection.tiny import detector, picture
+from tests.tasks.detection.tiny import detector, model_of, picture
 
 CLASSES = ["dog", "person", "hair drier"]  # ids 18, 1 and 89 of COCO
 PLACES = [0, *(COCO.index(name) for name in CLASSES)]
@@ -44,7 +44,7 @@ def test_a_detector_of_all_ids_of_coco_says_the_same_of_the_classes_that_the_dat
     plain, state = published(head)
     save_file(state, tmp_path / "coco.safetensors")
     model = detector(head, classes=3, seed=1)
-    (note,) = load_detector(model, str(tmp_path / "coco.safetensors"), name=NAME, classes=CLASSES)
+    (note,) = load_detector(model_of(model, CLASSES), str(tmp_path / "coco.safetensors"), name=NAME)
     assert note.endswith("coco.safetensors: of its outputs for COCO's categories, those named as the 3 classes")
     images, _ = picture()
     for whole, chosen in zip(scores_by_class(plain, images), scores_by_class(model, images), strict=True):
@@ -58,7 +58,7 @@ def test_outputs_of_other_classes_are_left_out_of_what_is_trained(tmp_path):
     model = detector("fasterrcnn", seed=1)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     classes = ["red cell", "platelet"]
-    (note,) = load_detector(model, str(tmp_path / "coco.pth"), name=NAME, classes=classes, new_head=True)
+    (note,) = load_detector(model_of(model, classes), str(tmp_path / "coco.pth"), name=NAME, new_head=True)
     predictor = "roi_heads.box_predictor"
     assert note.endswith(f"is of 90 classes, not 2: {predictor}.bbox_pred, {predictor}.cls_score start fresh")
     fresh = [key for key, value in model.state_dict().items() if key not in state or not torch.equal(value, state[key])]
@@ -79,7 +79,7 @@ def test_outputs_of_other_classes_are_left_out_of_what_is_trained(tmp_path):
 def test_a_teacher_of_other_classes_is_refused_with_the_remedy(others, classes, why, tmp_path):
     save_file(detector("retinanet", classes=others).state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=why):
-        load_detector(detector("retinanet"), str(tmp_path / "other.safetensors"), name=NAME, classes=classes)
+        load_detector(model_of(detector("retinanet"), classes), str(tmp_path / "other.safetensors"), name=NAME)
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext"])
@@ -88,11 +88,7 @@ def test_weights_of_another_detector_are_refused(backbone, tmp_path):
     for new_head in (False, True):
         with pytest.raises(ValueError, match="is it a file of this very model"):
             load_detector(
-                detector("retinanet"),
-                str(tmp_path / "other.safetensors"),
-                name=NAME,
-                classes=["a", "b"],
-                new_head=new_head,
+                model_of(detector("retinanet")), str(tmp_path / "other.safetensors"), name=NAME, new_head=new_head
             )
 
 
@@ -100,7 +96,7 @@ def test_weights_of_the_same_classes_are_loaded_as_they_are_without_a_word(tmp_p
     plain = detector("retinanet")
     save_file(plain.state_dict(), tmp_path / "same.safetensors")
     model = detector("retinanet", seed=1)
-    assert load_detector(model, str(tmp_path / "same.safetensors"), name=NAME, classes=["dog", "cat"]) == []
+    assert load_detector(model_of(model, ["dog", "cat"]), str(tmp_path / "same.safetensors"), name=NAME) == []
     assert all(torch.equal(value, plain.state_dict()[key]) for key, value in model.state_dict().items())
 
 
@@ -109,6 +105,6 @@ def test_published_weights_are_asked_of_torchvision_by_the_detectors_name(monkey
     asked = []
     monkeypatch.setattr(models, "published", lambda name: asked.append(name) or state)
     model: nn.Module = detector("retinanet", classes=3)
-    (note,) = load_detector(model, "pretrained", name="torchvision:retinanet_resnet50_fpn", classes=CLASSES)
+    (note,) = load_detector(model_of(model, CLASSES), "pretrained", name="torchvision:retinanet_resnet50_fpn")
     assert asked == ["torchvision:retinanet_resnet50_fpn"]
     assert note.startswith("torchvision:retinanet_resnet50_fpn from pretrained: of its outputs")

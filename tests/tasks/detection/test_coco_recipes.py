@@ -1,7 +1,6 @@
 """The published recipes for COCO, on a few images in the layout of that dataset."""
 
 import json
-from pathlib import Path
 
 import pytest
 import timm
@@ -11,10 +10,11 @@ from limbeck.cli import main
 from limbeck.models.files import function_in
 from limbeck.models.run_folder import read_card
 from limbeck.training.optimizer import learning_rate
+from tests.places import ROOT
 from tests.runs import log_of
 from tests.tasks.detection.test_commands import CLASSES, write_objects
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = ROOT / "recipes"
 TRAINING_IMAGES = 118_287  # of COCO
 BACKBONE = "test_resnet"  # timm's smallest with stages at every stride
 KINDS = {"detection": "fasterrcnn", "instance": "maskrcnn"}

@@ -175,7 +175,7 @@ def test_by_default_every_level_of_the_pyramid_is_followed_with_a_weight_of_its_
 def test_the_card_of_a_student_tells_what_another_program_must_know(runs, detectors):
     card = read_card(runs / "distilled" / "student.safetensors")
     assert (card["task"], card["classes"], card["short_side"], card["long_side"]) == ("detection", CLASSES, 64, 96)
-    model, _ = build_detector(str(runs / "distilled"), CLASSES)
+    model = build_detector(str(runs / "distilled"), CLASSES).module
     assert equal(model.state_dict(), load_file(runs / "distilled" / "student.safetensors"))
 
 
@@ -218,9 +218,9 @@ def test_channels_last_changes_the_memory_format_and_nothing_else(runs, detector
 
     def build(name, classes, masks=False):
         nonlocal convolution
-        model, inputs = build_detector(name, classes, masks=masks)
-        convolution = model.backbone.body[1][0]
-        return model, inputs
+        model = build_detector(name, classes, masks=masks)
+        convolution = model.module.backbone.body[1][0]
+        return model
 
     convolution = None
     monkeypatch.setattr(Detection, "loss", loss)

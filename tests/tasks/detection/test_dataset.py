@@ -1,16 +1,16 @@
 import json
 import re
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 from limbeck.tasks.detection.dataset import load_coco, read_coco
+from tests.places import SHARED_DATA
 
 HEIGHT, WIDTH = 30, 40
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = SHARED_DATA
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
 TRIANGLE = [[2, 2, 12, 2, 12, 12]]
 

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import timm
 import torch
@@ -9,21 +7,20 @@ from torchvision.models import detection
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from limbeck.core.capture import Capture, Layer
-from limbeck.models.build import Inputs
+from limbeck.data.inputs import Inputs
+from limbeck.models.backbone import load_backbone
+from limbeck.tasks.detection.inherit import inherit
 from limbeck.tasks.detection.models import (
     HEADS,
-    backbone_path,
     build_detector,
+    find_encoder,
     gives_masks,
-    inherit,
-    is_detector,
-    levels_of,
 )
+from limbeck.tasks.detection.pyramids import levels_of_backbone
 from limbeck.tasks.detection.recipe import Data, _card
-from limbeck.tasks.semantic.parts import load_backbone
 from limbeck.training.record import save_student
 from tests.networks import randomize_norms
-from tests.tasks.detection.tiny import detector, picture
+from tests.tasks.detection.tiny import detector, model_of, picture
 
 CLASSES = ["circle", "square"]
 TINY = "test_efficientnet"  # of timm; its smallest with batch norms
@@ -78,7 +75,8 @@ def test_the_losses_of_every_head_reach_the_backbone_and_fall_on_one_picture(hea
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_gives_boxes_inside_the_image_and_labels_from_one_on(head):
     torch.manual_seed(1)
-    model, inputs = build_detector(f"torchvision:{head}/timm:{TINY}", ["a", "b", "c"])
+    built = build_detector(f"torchvision:{head}/timm:{TINY}", ["a", "b", "c"])
+    model, inputs = built.module, built.inputs
     for part in (model, getattr(model, "roi_heads", model)):
         part.score_thresh = 0.0  # untrained, it is sure of nothing
         part.detections_per_img = 20
@@ -104,7 +102,8 @@ def test_every_head_gives_boxes_inside_the_image_and_labels_from_one_on(head):
     ],
 )
 def test_images_are_normalised_as_the_backbone_wants_and_padded_but_not_resized(name, mean, std):
-    model, inputs = build_detector(f"torchvision:{name}", CLASSES)
+    built = build_detector(f"torchvision:{name}", CLASSES)
+    model, inputs = built.module, built.inputs
     assert (inputs.mean, inputs.std) == (mean, std)
     seen = []
     model.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -132,7 +131,7 @@ def test_boxes_and_targets_stay_in_the_pixels_of_the_image():
 
 
 def test_masks_are_given_by_mask_rcnn_alone():
-    model, _ = build_detector(f"torchvision:maskrcnn/timm:{TINY}", CLASSES, masks=True)
+    model = build_detector(f"torchvision:maskrcnn/timm:{TINY}", CLASSES, masks=True).module
     assert gives_masks(model)
     assert not gives_masks(detector("fasterrcnn"))
     for head in ("fasterrcnn", "retinanet"):
@@ -142,10 +141,11 @@ def test_masks_are_given_by_mask_rcnn_alone():
 
 def test_a_detector_of_torchvision_counts_the_background_and_takes_images_as_they_are():
     with torch.device("meta"):
-        model, inputs = build_detector("torchvision:retinanet_resnet50_fpn", CLASSES)
+        built = build_detector("torchvision:retinanet_resnet50_fpn", CLASSES)
+        model, inputs = built.module, built.inputs
     assert model.head.classification_head.num_classes == 3
     assert isinstance(model, detection.RetinaNet)
-    assert inputs == Inputs(256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 32)
+    assert inputs == Inputs(None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 32)
     batch, _ = model.transform([torch.rand(3, 40, 50)])
     assert batch.tensors.shape == (1, 3, 64, 64)
     assert batch.image_sizes == [(40, 50)]
@@ -154,14 +154,16 @@ def test_a_detector_of_torchvision_counts_the_background_and_takes_images_as_the
 def test_a_function_of_a_file_counts_the_background_and_takes_images_as_they_are(tmp_path):
     (tmp_path / "net.py").write_text(FUNCTION)
     with torch.device("meta"):
-        model, inputs = build_detector(f"{tmp_path}/net.py:named", CLASSES)
+        built = build_detector(f"{tmp_path}/net.py:named", CLASSES)
+        model, inputs = built.module, built.inputs
     assert model.head.classification_head.num_classes == 3
     assert type(model.transform) is not GeneralizedRCNNTransform
     assert model.transform([torch.rand(3, 40, 50)])[0].image_sizes == [(40, 50)]
     assert inputs.mean == (0.485, 0.456, 0.406)
-    plain, inputs = build_detector(f"{tmp_path}/net.py:Plain", CLASSES)
+    built = build_detector(f"{tmp_path}/net.py:Plain", CLASSES)
+    plain, inputs = built.module, built.inputs
     assert plain.num_classes == 3
-    assert inputs == Inputs(256, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 32)
+    assert inputs == Inputs(None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 32)
 
 
 @pytest.fixture(scope="module")
@@ -169,16 +171,16 @@ def run(tmp_path_factory):
     """The folder of a run, and its student."""
     folder = tmp_path_factory.mktemp("run")
     name = f"torchvision:fasterrcnn/timm:{TINY}"
-    model, inputs = build_detector(name, CLASSES)
-    save_student(
-        randomize_norms(model), folder / "student.safetensors", _card(name, inputs, CLASSES, Data(folder), masks=False)
-    )
+    built = build_detector(name, CLASSES)
+    model = built.module
+    save_student(randomize_norms(model), folder / "student.safetensors", _card(name, built, Data(folder), masks=False))
     return folder, model
 
 
 def test_a_run_folder_brings_its_weights_and_its_detections(run):
     folder, model = run
-    again, inputs = build_detector(str(folder), CLASSES)
+    built = build_detector(str(folder), CLASSES)
+    again, inputs = built.module, built.inputs
     assert inputs.mean == (0.485, 0.456, 0.406)
     own = again.state_dict()
     assert own.keys() == model.state_dict().keys()
@@ -197,7 +199,7 @@ def test_a_run_of_other_classes_or_of_another_task_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match=r"gives boxes without masks"):
         build_detector(str(folder), CLASSES, masks=True)
     save_student(nn.Linear(2, 2), tmp_path / "student.safetensors", {"task": "semantic", "classes": CLASSES})
-    with pytest.raises(ValueError, match=rf"{tmp_path} is a run of semantic, not of a detector"):
+    with pytest.raises(ValueError, match=rf"{tmp_path} is a run of semantic, not of detection/instance"):
         build_detector(str(tmp_path), CLASSES)
 
 
@@ -215,8 +217,14 @@ def test_a_run_of_other_classes_or_of_another_task_is_refused(run, tmp_path):
             r"no detector torchvision:retinanet_resnet50: write retinanet_resnet50_fpn,",
         ),
         ("torchvision:resnet18", r"no detector torchvision:resnet18: write "),
-        ("timm:resnet18", r"no detector 'timm:resnet18': write torchvision:HEAD/timm:BACKBONE \(heads: fasterrcnn, "),
-        ("retinanet", r"no detector 'retinanet': write .*hf:FOLDER, FILE.py:FUNCTION, or the folder of a finished run"),
+        (
+            "timm:resnet18",
+            r"no model 'timm:resnet18' for detection/instance: write torchvision:HEAD/timm:BACKBONE \(heads: ",
+        ),
+        (
+            "retinanet",
+            r"no model 'retinanet' for detection/instance: write .*hf:FOLDER, FILE.py:FUNCTION, or the folder",
+        ),
         ("net.py:small", r"no file net.py"),
     ],
 )
@@ -225,36 +233,13 @@ def test_a_name_that_is_none_says_what_would_be(name, message):
         build_detector(name, CLASSES)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("torchvision:retinanet/timm:resnet18", True),
-        ("torchvision:fasterrcnn_resnet50_fpn", True),
-        ("torchvision:resnet18", False),
-        ("timm:resnet18", False),
-        ("smp:Unet/resnet18", False),
-        ("net.py:small", False),  # of any kind
-        ("nothing", False),
-    ],
-)
-def test_a_detector_is_known_by_its_name(name, expected):
-    assert is_detector(name) is expected
-
-
-@pytest.mark.parametrize(("task", "expected"), [("detection", True), ("instance", True), ("semantic", False)])
-def test_a_run_of_detection_is_known_by_its_card(tmp_path, task, expected):
-    card = {"limbeck": json.dumps({"task": task})}
-    save_file({"weight": torch.zeros(1)}, tmp_path / "student.safetensors", metadata=card)
-    assert is_detector(str(tmp_path)) is expected
-
-
 def test_the_backbone_is_the_part_that_classifiers_have():
-    assert backbone_path(detector()) == "backbone.body"
+    assert find_encoder(detector()) == "backbone.body"
     with torch.device("meta"):
-        ssd, _ = build_detector("torchvision:ssd300_vgg16", CLASSES)
-    assert backbone_path(ssd) == "backbone.features"
-    assert backbone_path(nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 3)})) == "backbone"
-    assert backbone_path(nn.Sequential(nn.Conv2d(3, 4, 3))) == ""
+        ssd = build_detector("torchvision:ssd300_vgg16", CLASSES).module
+    assert find_encoder(ssd) == "backbone.features"
+    assert find_encoder(nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 3)})) == "backbone"
+    assert find_encoder(nn.Sequential(nn.Conv2d(3, 4, 3))) == ""
 
 
 @pytest.mark.parametrize(("head", "names"), [("retinanet", ONE_STAGE), ("fasterrcnn", TWO_STAGE)])
@@ -262,7 +247,7 @@ def test_levels_are_the_maps_of_the_pyramid_by_stride(head, names):
     model = detector(head)
     model.backbone.train()
     model.backbone.fpn.eval()
-    levels = levels_of(model)
+    levels = levels_of_backbone(model)
     assert {stride: layer.read.name for stride, layer in levels.items()} == names
     assert [str(layer) for layer in levels.values()] == [f"backbone/{stride}" for stride in names]
     assert model.backbone.training
@@ -278,15 +263,15 @@ def test_levels_are_the_maps_of_the_pyramid_by_stride(head, names):
 
 def test_a_detector_of_torchvision_has_the_same_levels():
     with torch.device("meta"):
-        one, _ = build_detector("torchvision:retinanet_resnet50_fpn", CLASSES)
-        two, _ = build_detector("torchvision:fasterrcnn_resnet50_fpn", CLASSES)
-        assert {stride: layer.read.name for stride, layer in levels_of(one).items()} == ONE_STAGE
-        assert {stride: layer.read.name for stride, layer in levels_of(two).items()} == TWO_STAGE
+        one = build_detector("torchvision:retinanet_resnet50_fpn", CLASSES).module
+        two = build_detector("torchvision:fasterrcnn_resnet50_fpn", CLASSES).module
+        assert {stride: layer.read.name for stride, layer in levels_of_backbone(one).items()} == ONE_STAGE
+        assert {stride: layer.read.name for stride, layer in levels_of_backbone(two).items()} == TWO_STAGE
 
 
 def test_what_has_no_pyramid_has_no_levels():
-    assert levels_of(nn.Sequential(nn.Conv2d(3, 4, 3))) == {}
-    assert levels_of(nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 3)})) == {}
+    assert levels_of_backbone(nn.Sequential(nn.Conv2d(3, 4, 3))) == {}
+    assert levels_of_backbone(nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 3)})) == {}
 
 
 @pytest.mark.parametrize(
@@ -307,7 +292,7 @@ def test_every_tensor_of_a_classifier_is_loaded_and_its_features_are_there(tmp_p
     model = detector("retinanet", backbone).eval()
     rest = {key: value.clone() for key, value in model.state_dict().items() if "backbone.body." not in key}
     body = model.backbone.body
-    assert load_backbone(model, str(tmp_path / "weights.safetensors"), backbone_path(model)) == len(body.state_dict())
+    assert load_backbone(model_of(model), str(tmp_path / "weights.safetensors")) == len(body.state_dict())
     for key, value in body.state_dict().items():
         assert torch.equal(value, classifier.state_dict()[key.removeprefix("model.")]), key
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in rest.items()), "nothing else changed"
@@ -326,9 +311,9 @@ def test_a_classifier_of_another_backbone_is_refused(tmp_path):
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
     model = detector()
     with pytest.raises(ValueError, match=r"does not fit the encoder of RetinaNet: \d+ of \d+ tensors are not in it"):
-        load_backbone(model, str(tmp_path / "weights.safetensors"), backbone_path(model))
+        load_backbone(model_of(model), str(tmp_path / "weights.safetensors"))
     with pytest.raises(ValueError, match=r"Sequential has no encoder or backbone to load timm:resnet18 into"):
-        load_backbone(nn.Sequential(), "timm:resnet18", "")
+        load_backbone(model_of(nn.Sequential()), "timm:resnet18")
 
 
 def test_a_student_inherits_neck_and_heads_but_not_the_backbone():

@@ -1,7 +1,6 @@
 """Both commands on real photographs: blood cells with boxes, scenes of COCO with outlines."""
 
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -9,8 +8,9 @@ from limbeck.cli import main
 from limbeck.models.run_folder import read_card
 from limbeck.tasks.detection.dataset import load_coco
 from limbeck.tasks.detection.task import average_precision
+from tests.places import SHARED_DATA
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = SHARED_DATA
 SMALL = ("--short-side", "64", "--long-side", "96", "--images", "4", "--batch-size", "2", "--workers", "0")
 
 pytestmark = [

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from limbeck.core.capture import Capture, Layer
-from limbeck.models.build import Inputs
-from limbeck.tasks.detection.transformer_levels import encoder_path, levels_of_hf, map_of
-from limbeck.tasks.detection.transformers import TransformerDetector, build_hf_detector
+from limbeck.data.inputs import Inputs
+from limbeck.tasks.detection.transformer_levels import find_backbone, levels_of_transformer, map_of
+from limbeck.tasks.detection.transformers import TransformerDetector, build_transformer
 
 transformers = pytest.importorskip("transformers")
 
@@ -92,7 +92,7 @@ def configuration(kind, **changes):
 def built(kind, folder, **changes):
     torch.manual_seed(0)
     configuration(kind, **changes).save_pretrained(folder)
-    return build_hf_detector(folder, CLASSES)[0]
+    return build_transformer(folder, CLASSES)[0]
 
 
 def trained(kind, folder, classes=CLASSES):
@@ -283,7 +283,7 @@ def farthest(one, other):
 @pytest.mark.parametrize("kind", KINDS)
 def test_levels_have_the_strides_they_claim(kind, tmp_path):
     detector = built(kind, tmp_path).train()
-    levels = levels_of_hf(detector)
+    levels = levels_of_transformer(detector)
     assert levels == LEVELS[kind]
     assert detector.training
     assert not any(module._forward_hooks for module in detector.modules())
@@ -295,7 +295,7 @@ def test_levels_have_the_strides_they_claim(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_path_of_the_backbone_is_that_of_a_model_of_its_own(kind, tmp_path):
     detector = built(kind, tmp_path)
-    backbone = detector.get_submodule(encoder_path(detector))
+    backbone = detector.get_submodule(find_backbone(detector))
     with torch.no_grad():
         assert backbone.eval()(torch.zeros(1, 3, 64, 64)).feature_maps[-1].shape[2:] == (2, 2)
 
@@ -303,7 +303,7 @@ def test_the_path_of_the_backbone_is_that_of_a_model_of_its_own(kind, tmp_path):
 @pytest.mark.parametrize("kind", MAIN)
 def test_weights_that_were_saved_are_loaded(kind, tmp_path):
     model = trained(kind, tmp_path)
-    detector, _ = build_hf_detector(tmp_path, CLASSES)
+    detector, _ = build_transformer(tmp_path, CLASSES)
     own = detector.model.state_dict()
     assert all(torch.equal(value, own[key]) for key, value in model.state_dict().items())
     assert detector.state_dict().keys() == {f"model.{key}" for key in own}
@@ -312,7 +312,7 @@ def test_weights_that_were_saved_are_loaded(kind, tmp_path):
 @pytest.mark.parametrize("kind", MAIN)
 def test_only_the_layers_of_the_classes_are_fresh_for_another_number_of_classes(kind, tmp_path):
     model = trained(kind, tmp_path, ["a", "b", "c", "d", "e"])
-    detector, _ = build_hf_detector(tmp_path, CLASSES)
+    detector, _ = build_transformer(tmp_path, CLASSES)
     own = detector.model.state_dict()
     other = {key for key, value in model.state_dict().items() if not torch.equal(value, own[key])}
     assert other
@@ -323,7 +323,7 @@ def test_only_the_layers_of_the_classes_are_fresh_for_another_number_of_classes(
 def test_as_many_classes_by_other_names_are_refused(tmp_path):
     trained("detr", tmp_path)
     with pytest.raises(ValueError, match=r"knows the classes \['cat', 'dog', 'bird'\]..., the data has \['dog'"):
-        build_hf_detector(tmp_path, ["dog", "cat", "bird"])
+        build_transformer(tmp_path, ["dog", "cat", "bird"])
 
 
 @pytest.mark.parametrize("change", [{"d_model": 16}, {"decoder_layers": 3}])
@@ -332,15 +332,15 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(change, tmp_path)
     card = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**card, **change}))
     with pytest.raises(ValueError, match=r"do not fit its config.json: \d+ tensors are missing or of another shape"):
-        build_hf_detector(tmp_path, CLASSES)
+        build_transformer(tmp_path, CLASSES)
 
 
 def test_a_folder_brings_its_normalisation(tmp_path):
     card = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     configuration("rt_detr_v2").save_pretrained(tmp_path)
-    assert build_hf_detector(tmp_path, CLASSES)[1] == Inputs(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 32)
+    assert build_transformer(tmp_path, CLASSES)[1] == Inputs(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 32)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(card))
-    detector, inputs = build_hf_detector(tmp_path, CLASSES)
+    detector, inputs = build_transformer(tmp_path, CLASSES)
     assert inputs == Inputs(32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 32)
     assert detector.std.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
 
@@ -353,9 +353,9 @@ def test_a_backbone_of_timm_is_built_without_its_weights(tmp_path, monkeypatch):
     arguments = {"use_timm_backbone": True, "backbone": "resnet10t", "use_pretrained_backbone": True}
     card = {"model_type": "detr", "d_model": 32, **SIZES, **arguments}  # as older versions wrote it
     (tmp_path / "config.json").write_text(json.dumps(card))
-    detector, _ = build_hf_detector(tmp_path, CLASSES)
-    assert type(detector.get_submodule(encoder_path(detector))).__name__ == "FeatureListNet"
-    assert levels_of_hf(detector) == LEVELS["detr"]
+    detector, _ = build_transformer(tmp_path, CLASSES)
+    assert type(detector.get_submodule(find_backbone(detector))).__name__ == "FeatureListNet"
+    assert levels_of_transformer(detector) == LEVELS["detr"]
 
 
 @pytest.mark.parametrize("kind", ["rt_detr_v2", "d_fine"])
@@ -411,42 +411,42 @@ def test_bfloat16_gives_float32_boxes(tmp_path):
 
 def test_a_folder_without_a_configuration_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no .*config.json; hf: takes the folder of a model, or of its configuration"):
-        build_hf_detector(tmp_path, CLASSES)
+        build_transformer(tmp_path, CLASSES)
 
 
 @pytest.mark.parametrize("text", ["{", '{"model_type": "nothing"}', '{"model_type": "detr", "d_model": "wide"}'])
 def test_a_configuration_that_is_none_is_refused(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config.json cannot be read: "):
-        build_hf_detector(tmp_path, CLASSES)
+        build_transformer(tmp_path, CLASSES)
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path):
     transformers.SegformerConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"config.json is of a segformer, which detects no objects; hf: takes DETR"):
-        build_hf_detector(tmp_path, CLASSES)
+        build_transformer(tmp_path, CLASSES)
 
 
 def test_a_configuration_that_cannot_be_built_is_refused(tmp_path):
     card = {"model_type": "detr", "use_timm_backbone": True, "backbone": "resnt10"}
     (tmp_path / "config.json").write_text(json.dumps(card))
     with pytest.raises(ValueError, match=r"the detr of .* cannot be built: .*resnt10"):
-        build_hf_detector(tmp_path, CLASSES)
+        build_transformer(tmp_path, CLASSES)
 
 
 def test_a_pickle_is_refused(tmp_path):
     configuration("detr").save_pretrained(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ValueError, match=r"pytorch_model.bin is no safetensors.*: refused; .*save_pretrained"):
-        build_hf_detector(tmp_path, CLASSES)
+        build_transformer(tmp_path, CLASSES)
 
 
 def test_a_model_without_maps_has_its_layers_named_by_the_user(tmp_path):
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     transformers.YolosConfig(image_size=[64, 64], num_detection_tokens=12, **sizes).save_pretrained(tmp_path)
-    detector, _ = build_hf_detector(tmp_path, CLASSES)
+    detector, _ = build_transformer(tmp_path, CLASSES)
     assert len(detected(detector, pictures((96, 64)))[0]["boxes"]) > 0
-    assert levels_of_hf(detector) == {}
+    assert levels_of_transformer(detector) == {}
 
 
 def test_a_model_that_is_not_of_this_kind_says_why():
@@ -461,4 +461,4 @@ def test_a_package_that_is_not_installed_is_named_with_how_to_get_it(monkeypatch
     with pytest.raises(ImportError):
         importlib.import_module(module)
     with pytest.raises(ValueError, match=r"pip install 'limbeck\[hf\]'"):
-        build_hf_detector(tmp_path, CLASSES)
+        build_transformer(tmp_path, CLASSES)

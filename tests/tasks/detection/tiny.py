@@ -1,9 +1,14 @@
 """Tiny detectors, and a picture with an object, that several tests share."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from limbeck.tasks.detection.models import build_detector
+from limbeck.data.inputs import Inputs
+from limbeck.models.model import Model
+from limbeck.tasks.detection.models import build_detector, find_encoder
+from limbeck.tasks.detection.pyramids import levels_of_backbone
 
 
 def detector(
@@ -11,12 +16,17 @@ def detector(
 ) -> nn.Module:
     """A detector that looks at few regions, so that a step is fast."""
     torch.manual_seed(seed)
-    model, _ = build_detector(f"torchvision:{head}/timm:{backbone}", [f"class {index}" for index in range(classes)])
+    model = build_detector(f"torchvision:{head}/timm:{backbone}", [f"class {index}" for index in range(classes)]).module
     if head in ("fasterrcnn", "maskrcnn"):
         model.rpn._post_nms_top_n = {"training": 32, "testing": 32}
         model.roi_heads.fg_bg_sampler.batch_size_per_image = 32
         model.roi_heads.detections_per_img = 5
     return model
+
+
+def model_of(module: nn.Module, classes: Sequence[str] = ("a", "b")) -> Model:
+    """A detector of torchvision as its builder gives it."""
+    return Model(module, Inputs(), list(classes), find_encoder(module), find_levels=levels_of_backbone)
 
 
 def picture(height: int = 96, width: int = 128, batch: int = 1) -> tuple[list[Tensor], list[dict[str, Tensor]]]:

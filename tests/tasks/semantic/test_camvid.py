@@ -1,13 +1,13 @@
 import zipfile
-from pathlib import Path
 
 import pytest
 
 from limbeck.tasks.semantic.classes import IGNORED
 from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.transforms import TrainMasks, augmentation
+from tests.places import SHARED_DATA
 
-ARCHIVE = Path(__file__).parents[2] / "shared" / "data" / "camvid.zip"
+ARCHIVE = SHARED_DATA / "camvid.zip"
 VOID = 11
 
 pytestmark = [

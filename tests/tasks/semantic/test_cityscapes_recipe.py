@@ -10,15 +10,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from limbeck.cli import main
+from limbeck.models.backbone import load_backbone
 from limbeck.models.files import function_in
 from limbeck.models.run_folder import read_card
 from limbeck.tasks.semantic.cityscapes import CITYSCAPES
 from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.models import build_segmenter
-from limbeck.tasks.semantic.parts import load_backbone
 from limbeck.training.optimizer import learning_rate
+from tests.places import ROOT
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "cityscapes_pspnet101_pspnet18.py"
+RECIPE = ROOT / "recipes" / "cityscapes_pspnet101_pspnet18.py"
 TRAINING_IMAGES = 2975  # of Cityscapes
 
 
@@ -132,9 +133,9 @@ def test_evaluate_shows_the_runs_of_the_recipe_beside_the_teacher(runs, capsys):
 
 
 def test_the_backbone_starts_from_the_classifier(backbone):
-    model, _ = build_segmenter(f"{RECIPE}:pspnet18", ["a", "b"])
-    state = torch.load(backbone)
-    assert load_backbone(model, backbone) == len(model.backbone.state_dict())
+    built = build_segmenter(f"{RECIPE}:pspnet18", ["a", "b"])
+    model, state = built.module, torch.load(backbone)
+    assert load_backbone(built, backbone) == len(model.backbone.state_dict())
     for key, value in model.backbone.state_dict().items():
         assert torch.equal(value, state[key]), key
 

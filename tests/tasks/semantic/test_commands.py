@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from limbeck.cli import main
 from limbeck.models.files import function_in
 from limbeck.models.run_folder import read_card
 from limbeck.tasks.semantic.task import Semantic
+from tests.places import ROOT
 from tests.runs import assert_resumes_bitwise, cells, equal, log_of, mistake, weights
 from tests.test_distributed import assert_same_run, torchrun
 
@@ -123,7 +123,7 @@ def test_the_default_follows_the_map_that_the_classifier_takes(runs):
     losses = [entry["ChannelTransform:classifier:input"] for entry in log_of(runs / "distilled", "train")]
     assert losses[-1] < max(losses) / 1.5
     record = json.loads((runs / "distilled" / "recipe.json").read_text())
-    assert record["arguments"]["method"] == "ChannelTransform"
+    assert record["uses"] == ["ChannelTransform"]
     assert len(record["sha256"]["teacher"]) == 64
 
 
@@ -225,7 +225,7 @@ def test_pictures_of_more_images_than_there_are_are_of_all(runs, segmenters, tmp
 
 def test_pictures_of_a_classifier_are_refused(tmp_path, capsys):
     data = ["--data", "digits", "--images", "64", "--augment", "none", "--size", "8", "--workers", "0"]
-    model = ["--model", f"{Path(__file__).with_name('nets.py')}:small", "--batch-size", "32", "--epochs", "1"]
+    model = ["--model", f"{ROOT / 'tests' / 'nets.py'}:small", "--batch-size", "32", "--epochs", "1"]
     main(["train", "classification", *data, *model, "--out", str(tmp_path / "run")])
     capsys.readouterr()
     assert "--pictures shows masks" in mistake(["evaluate", str(tmp_path / "run"), "--pictures", "2"], capsys)

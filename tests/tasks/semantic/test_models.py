@@ -1,6 +1,7 @@
 import importlib
 import json
 import sys
+from dataclasses import asdict
 
 import pytest
 import safetensors.torch
@@ -9,9 +10,11 @@ import torch
 from torch import nn
 
 from limbeck.core.capture import Capture, Layer
-from limbeck.tasks.semantic.models import build_segmenter, is_segmenter
-from limbeck.tasks.semantic.parts import before_classifier, load_backbone
-from limbeck.tasks.semantic.task import logits_of
+from limbeck.data.inputs import Inputs
+from limbeck.models.backbone import load_backbone
+from limbeck.models.model import Model
+from limbeck.tasks.semantic.models import build_segmenter
+from limbeck.tasks.semantic.places import before_classifier, logits_of
 
 CLASSES = ["road", "car", "sky"]
 TINY = "tu-mobilenetv3_small_050"
@@ -74,7 +77,8 @@ def trained_segformer(tmp_path):
 
 @pytest.mark.parametrize(("name", "last"), LAST.items())
 def test_a_segmenter_gives_the_classes_and_its_last_map_is_what_their_convolution_takes(name, last):
-    model, inputs = build_segmenter(name, CLASSES)
+    built = build_segmenter(name, CLASSES)
+    model, inputs = built.module, built.inputs
     assert logits(model).shape == (1, 3, 64, 64)
     assert 64 % inputs.multiple == 0
     layer = before_classifier(model)
@@ -88,7 +92,7 @@ def is_head(path, module):
 
 
 def test_the_last_map_is_read_before_a_dropout_so_training_does_not_disturb_it():
-    model, _ = build_segmenter(f"smp:PSPNet/{TINY}", CLASSES)
+    model = build_segmenter(f"smp:PSPNet/{TINY}", CLASSES).module
     capture = Capture(model.eval(), [before_classifier(model), Layer("segmentation_head.0", input=True)])
     model.decoder.dropout.train()
     _, features = capture(torch.randn(1, 3, 64, 64))
@@ -99,7 +103,7 @@ def test_the_last_map_is_read_before_a_dropout_so_training_does_not_disturb_it()
 
 
 def test_the_last_map_is_found_whatever_mode_a_model_is_in_and_leaves_it_so():
-    model, _ = build_segmenter(DEEPLAB, CLASSES)  # its norms of 1x1 maps cannot be trained with one image
+    model = build_segmenter(DEEPLAB, CLASSES).module  # its norms of 1x1 maps cannot be trained with one image
     model.train()
     before_classifier(model)
     assert model.training
@@ -107,7 +111,7 @@ def test_the_last_map_is_found_whatever_mode_a_model_is_in_and_leaves_it_so():
 
 
 def test_an_auxiliary_head_is_not_the_classifier():
-    model, _ = build_segmenter(DEEPLAB, CLASSES)
+    model = build_segmenter(DEEPLAB, CLASSES).module
     assert model.eval()(torch.zeros(1, 3, 64, 64))["aux"].shape == (1, 3, 64, 64)
     assert before_classifier(model).path.startswith("classifier")
 
@@ -118,21 +122,23 @@ def test_a_model_without_a_convolution_for_its_classes_is_refused():
 
 
 def test_a_model_says_of_what_its_images_have_to_be_multiples():
-    multiples = {name: build_segmenter(name, CLASSES)[1].multiple for name in LAST}
+    multiples = {name: build_segmenter(name, CLASSES).inputs.multiple for name in LAST}
     assert list(multiples.values()) == [8, 32, 32, 16, 1, 1]
-    model, inputs = build_segmenter(f"smp:PSPNet/{TINY}", CLASSES)
+    built = build_segmenter(f"smp:PSPNet/{TINY}", CLASSES)
+    model, inputs = built.module, built.inputs
     logits(model, size=5 * inputs.multiple)
     with pytest.raises(RuntimeError, match="divisible by 8"):
         logits(model, size=5 * inputs.multiple + 4)
 
 
 def test_an_encoder_of_timm_brings_its_normalisation():
-    _, inputs = build_segmenter("smp:Unet/tu-tf_efficientnet_lite0", CLASSES)
+    inputs = build_segmenter("smp:Unet/tu-tf_efficientnet_lite0", CLASSES).inputs
     assert (inputs.mean, inputs.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def test_a_configuration_of_transformers_is_built_for_the_classes_of_the_data(segformer):
-    model, inputs = build_segmenter(f"hf:{segformer}", CLASSES)
+    built = build_segmenter(f"hf:{segformer}", CLASSES)
+    model, inputs = built.module, built.inputs
     assert logits(model).shape == (1, 3, 16, 16)
     assert model.config.id2label == dict(enumerate(CLASSES))
     assert inputs.mean == (0.485, 0.456, 0.406)
@@ -143,13 +149,13 @@ def test_a_configuration_of_transformers_is_built_for_the_classes_of_the_data(se
 
 def test_a_folder_of_transformers_brings_its_weights_but_for_a_classifier_for_other_classes(trained_segformer):
     folder, trained = trained_segformer
-    model, _ = build_segmenter(f"hf:{folder}", CLASSES)
+    model = build_segmenter(f"hf:{folder}", CLASSES).module
     assert model.config.id2label == dict(enumerate(CLASSES))
     assert logits(model).shape == (1, 3, 16, 16)
     own = model.state_dict()
     other = [key for key, value in trained.state_dict().items() if not torch.equal(value, own[key])]
     assert other == ["decode_head.classifier.weight", "decode_head.classifier.bias"]
-    same, _ = build_segmenter(f"hf:{folder}", ["road", "car", "sky", "tree", "pole"])
+    same = build_segmenter(f"hf:{folder}", ["road", "car", "sky", "tree", "pole"]).module
     assert torch.equal(logits(same), logits(trained))
 
 
@@ -157,13 +163,14 @@ def test_a_folder_of_transformers_brings_its_normalisation(trained_segformer):
     folder, _ = trained_segformer
     card = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     (folder / "preprocessor_config.json").write_text(json.dumps(card))
-    _, inputs = build_segmenter(f"hf:{folder}", CLASSES)
+    inputs = build_segmenter(f"hf:{folder}", CLASSES).inputs
     assert (inputs.mean, inputs.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
 def test_a_function_of_a_file_is_called_with_the_number_of_classes(tmp_path):
     (tmp_path / "net.py").write_text(FUNCTION)
-    model, inputs = build_segmenter(f"{tmp_path}/net.py:small", CLASSES)
+    built = build_segmenter(f"{tmp_path}/net.py:small", CLASSES)
+    model, inputs = built.module, built.inputs
     assert logits(model, size=10).shape == (1, 3, 16, 16)
     assert inputs.multiple == 1
     assert before_classifier(model) == Layer("2", input=True)
@@ -171,12 +178,13 @@ def test_a_function_of_a_file_is_called_with_the_number_of_classes(tmp_path):
 
 def test_a_run_folder_brings_its_weights_and_refuses_other_classes(tmp_path):
     name = f"smp:PSPNet/{TINY}"
-    model, _ = build_segmenter(name, CLASSES)
-    card = {"task": "semantic", "model": name, "classes": CLASSES}
+    model = build_segmenter(name, CLASSES).module
+    card = {"task": "semantic", "model": name, "classes": CLASSES, **asdict(Inputs())}
     safetensors.torch.save_file(
         model.state_dict(), tmp_path / "student.safetensors", metadata={"limbeck": json.dumps(card)}
     )
-    again, inputs = build_segmenter(str(tmp_path), CLASSES)
+    built = build_segmenter(str(tmp_path), CLASSES)
+    again, inputs = built.module, built.inputs
     assert inputs.multiple == 8
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in again.state_dict().items())
     with pytest.raises(ValueError, match=r"knows the classes \['road', 'car', 'sky'\].*the data has \['car'"):
@@ -193,8 +201,14 @@ def test_a_run_folder_brings_its_weights_and_refuses_other_classes(tmp_path):
         ("smp:Unet/tu-resnt18", r"no encoder 'tu-resnt18' .* nearest: tu-resnet18"),
         ("torchvision:deeplabv3", r"torchvision has no segmenter 'deeplabv3'; it has deeplabv3_mobilenet_v3_large"),
         ("torchvision:resnet18", r"torchvision has no segmenter 'resnet18'; it has .*lraspp_mobilenet_v3_large"),
-        ("timm:resnet18", r"no segmenter 'timm:resnet18': write smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER"),
-        ("unet", r"no segmenter 'unet': write smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER, FILE.py:FUNCTION"),
+        (
+            "timm:resnet18",
+            r"no model 'timm:resnet18' for semantic: write smp:ARCH/ENCODER, torchvision:NAME, hf:F",
+        ),
+        (
+            "unet",
+            r"no model 'unet' for semantic: write smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER, FILE.py",
+        ),
         ("net.py:small", r"no file net.py"),
     ],
 )
@@ -230,10 +244,11 @@ def test_every_tensor_of_an_encoder_is_loaded_from_a_file_of_its_classifier(tmp_
     state = {key: torch.randn_like(value) if value.is_floating_point() else value + 7 for key, value in state.items()}
     path = tmp_path / f"weights.{suffix}"
     torch.save(state, path) if suffix == "pth" else safetensors.torch.save_file(state, path)
-    model, _ = build_segmenter(segmenter, CLASSES)
+    built = build_segmenter(segmenter, CLASSES)
+    model = built.module
     before = {key: value.clone() for key, value in model.state_dict().items() if not key.startswith("encoder.")}
     encoder = model.encoder.state_dict()
-    assert load_backbone(model, str(path)) == len(encoder) > 40
+    assert load_backbone(built, str(path)) == len(encoder) > 40
     for key, value in encoder.items():  # the same storage as the model's
         assert torch.equal(value, state[key.removeprefix("model.")]), key
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items()), "nothing else changed"
@@ -242,51 +257,28 @@ def test_every_tensor_of_an_encoder_is_loaded_from_a_file_of_its_classifier(tmp_
 def test_every_tensor_of_the_encoder_of_a_model_of_transformers_is_loaded(tmp_path, segformer, trained_segformer):
     _, trained = trained_segformer
     torch.save(trained.segformer.state_dict(), tmp_path / "weights.pth")
-    model, _ = build_segmenter(f"hf:{segformer}", CLASSES)
-    assert load_backbone(model, str(tmp_path / "weights.pth")) == len(trained.segformer.state_dict())
+    built = build_segmenter(f"hf:{segformer}", CLASSES)
+    assert load_backbone(built, str(tmp_path / "weights.pth")) == len(trained.segformer.state_dict())
     for key, value in trained.segformer.state_dict().items():
-        assert torch.equal(model.segformer.state_dict()[key], value), key
+        assert torch.equal(built.module.segformer.state_dict()[key], value), key
 
 
 def test_a_file_of_another_backbone_is_refused_and_nothing_of_it_loaded(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), path)
-    model, _ = build_segmenter("smp:PSPNet/tu-resnet10t", CLASSES)
+    built = build_segmenter("smp:PSPNet/tu-resnet10t", CLASSES)
+    model = built.module
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=r"weights.pth does not fit the encoder of PSPNet: \d+ of 48 tensors are not"):
-        load_backbone(model, str(path))
+        load_backbone(built, str(path))
     torch.save(timm.create_model("resnet14t").state_dict(), path)  # the same names, but for some, in other shapes
     with pytest.raises(ValueError, match=r"is it a file of this very backbone\?"):
-        load_backbone(model, str(path))
+        load_backbone(built, str(path))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_a_backbone_needs_an_encoder_and_a_file():
     with pytest.raises(ValueError, match=r"Conv2d has no encoder or backbone to load weights.pth into"):
-        load_backbone(nn.Conv2d(3, 3, 1), "weights.pth")
+        load_backbone(Model(nn.Conv2d(3, 3, 1), Inputs(), CLASSES), "weights.pth")
     with pytest.raises(ValueError, match=r"no weights at weights.pth"):
-        load_backbone(build_segmenter(f"smp:PSPNet/{TINY}", CLASSES)[0], "weights.pth")
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("smp:Unet/resnet18", True),
-        ("hf:folder", True),
-        (LRASPP, True),
-        ("torchvision:resnet18", False),
-        ("timm:resnet18", False),
-        ("net.py:small", False),
-        ("nothing", False),
-    ],
-)
-def test_a_segmenter_is_known_by_its_name(name, expected):
-    assert is_segmenter(name) is expected
-
-
-@pytest.mark.parametrize("task", ["semantic", "classification"])
-def test_a_run_of_segmentation_is_known_by_its_card(tmp_path, task):
-    tensors = {"weight": torch.zeros(1)}
-    card = {"limbeck": json.dumps({"task": task})}
-    safetensors.torch.save_file(tensors, tmp_path / "student.safetensors", metadata=card)
-    assert is_segmenter(str(tmp_path)) is (task == "semantic")
+        load_backbone(build_segmenter(f"smp:PSPNet/{TINY}", CLASSES), "weights.pth")

@@ -6,11 +6,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from limbeck.models.build import Inputs
+from limbeck.data.inputs import Inputs
 from limbeck.tasks.semantic.classes import Labels, meaning_of
 from limbeck.tasks.semantic.dataset import Masks
+from limbeck.tasks.semantic.places import at_size, logits_at, logits_of
 from limbeck.tasks.semantic.recipe import balanced
-from limbeck.tasks.semantic.task import Semantic, at_size, dice_loss, logits_at, logits_of, predict
+from limbeck.tasks.semantic.task import Semantic, dice_loss, predict
 
 CLASSES = ["road", "car", "sky", "tree"]
 PLAIN = Inputs(1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

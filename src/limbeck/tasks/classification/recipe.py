@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from limbeck.data.parts import HeldOut, summary
 from limbeck.data.problems import OnBadData
-from limbeck.methods.pairing import Side, make_matches
-from limbeck.models.build import Inputs, build_model
 from limbeck.models.checkpoints import load_weights
+from limbeck.models.model import Model
 from limbeck.tasks.classification.dataset import UNLABELLED, Images, first_of_each_class
 from limbeck.tasks.classification.folders import read_unlabelled
 from limbeck.tasks.classification.load import load_images
+from limbeck.tasks.classification.models import build_classifier
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import Augment, TrainImages, ValImages, augmentation
+from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.training.recipe import EXAMPLES, Budget, Recipe
-
-ProjectorName = Literal["off", "conv1x1", "conv1x1_if_needed", "conv_bn", "conv_bn_relu", "orthogonal"]
 
 
 @dataclass(frozen=True)
@@ -61,20 +59,13 @@ def distill(
     data: Data,
     teacher: str,
     student: str,
-    teacher_weights: str | None = None,
     student_weights: str | None = None,
-    method: str = "ChannelTransform",
+    matching: MatchOptions = MatchOptions(),
     layers: Literal["output", "last-map", "stages", "stages-before-activation"] | None = None,
-    weight: float | str | None = None,
-    projector: ProjectorName | None = None,
-    student_layer: tuple[str, ...] = (),
-    teacher_layer: tuple[str, ...] = (),
     size: int | None = None,
     teacher_size: int | None = None,
     label_smoothing: float = 0.0,
-    teacher_dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
-    teacher_compile: bool = False,
-    teacher_check: bool = True,
+    teacher_options: TeacherOptions = TeacherOptions(),
     budget: Budget = Budget(),
 ) -> Recipe:
     """Distil an image classifier from a bigger one.
@@ -83,55 +74,35 @@ def distill(
         data: Images.
         teacher: timm:NAME, torchvision:NAME, FILE.py:FUNCTION, or the folder of a finished run.
         student: Likewise.
-        teacher_weights: A .safetensors or .pth file for the teacher, or "pretrained"; a run folder brings its own.
         student_weights: To start the student from; a classifier for other classes is left out. From scratch by default.
-        method: A name that limbeck methods lists, with options as in KD:temperature=2,standardise=True; or FILE.py:NAME
-            for a criterion of your own.
+        matching: What follows what.
         layers: Where to read instead of where the method does: at the output, the last map, or every stage.
-        weight: Of the method's loss: a number; auto, measured over the first batches; or a schedule, as
-            EarlyDecay:weight=6 or WarmUp:weight=1. By default what limbeck methods says.
-        projector: From the student's channels to the teacher's; by default what limbeck methods says.
-        student_layer: Dotted paths of the student's layers (see limbeck layers); by default those of the method.
-        teacher_layer: Of the teacher, likewise, one for each of the student's.
         size: The student's image size in pixels; its own by default.
-        teacher_size: The teacher's.
-        label_smoothing: Of the cross entropy.
-        teacher_dtype: Precision in which the teacher's weights are held.
-        teacher_compile: Compile the teacher with torch.compile.
-        teacher_check: Evaluate the teacher first, and stop if it is no better than chance.
+        teacher_size: The teacher's image size in pixels; its own by default.
+        label_smoothing: Label smoothing of the cross entropy.
+        teacher_options: The teacher.
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)
     train_images, val_images = _images(data)
     classes = train_images.classes
-    student_model, student_inputs = _model(student, student_weights, classes, size, new_head=True)
-    teacher_model, teacher_inputs = _model(teacher, teacher_weights, classes, teacher_size, new_head=False)
-    load_size, notes = _load_size(data, train_images, [student_inputs, teacher_inputs])
-    matches = make_matches(
-        method,
-        Side(student_model, student_inputs.size, student_layer),
-        Side(teacher_model, teacher_inputs.size, teacher_layer),
-        weight=weight,
-        projector=projector,
-        layers=layers,
-    )
+    student_model = _model(student, student_weights, classes, size, new_head=True)
+    teacher_model = _model(teacher, teacher_options.teacher_weights, classes, teacher_size, new_head=False)
+    load_size, notes = _load_size(data, train_images, [student_model, teacher_model])
     labelled = [index for index, label in enumerate(train_images.labels) if label != UNLABELLED]
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[teacher_dtype]
+    share = len(labelled) / len(train_images)
     return Recipe(
-        task=Classification(
-            len(classes), student_inputs, teacher_inputs, label_smoothing, len(labelled) / len(train_images)
-        ),
-        student=student_model,
-        teacher=teacher_model,
-        matches=matches,
+        task=Classification(len(classes), student_model.inputs, teacher_model.inputs, label_smoothing, share),
+        student=student_model.module,
+        teacher=teacher_model.module,
+        matches=matching.matches(student_model, teacher_model, layers=layers),
         train_data=TrainImages(train_images, augmentation(data.augment, load_size), budget.seed),
         examples=labelled[:EXAMPLES],
         val_data=ValImages(val_images, load_size),
         budget=budget,
-        card=_card(student, student_inputs, classes, load_size, data),
-        prepare={"dtype": dtype, "compile": teacher_compile},
-        teacher_check=teacher_check,
+        card=_card(student, student_model, load_size, data),
         notes=[*train_images.notes, *val_images.notes, *notes],
+        **teacher_options.recipe,
     )
 
 
@@ -150,22 +121,22 @@ def train(
         model: timm:NAME, torchvision:NAME, FILE.py:FUNCTION, or the folder of a finished run.
         weights: A .safetensors or .pth file to start from, or "pretrained"; a classifier for other classes is left out.
         size: Image size in pixels; the model's own by default.
-        label_smoothing: Of the cross entropy.
+        label_smoothing: Label smoothing of the cross entropy.
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)
     train_images, val_images = _images(dataclasses.replace(data, unlabelled=None, labelled_share=0.0))
     train_images = train_images.take([i for i, label in enumerate(train_images.labels) if label != UNLABELLED])
     classes = train_images.classes
-    built, inputs = _model(model, weights, classes, size, new_head=True)
-    load_size, notes = _load_size(data, train_images, [inputs])
+    built = _model(model, weights, classes, size, new_head=True)
+    load_size, notes = _load_size(data, train_images, [built])
     return Recipe(
-        task=Classification(len(classes), inputs, label_smoothing=label_smoothing),
-        student=built,
+        task=Classification(len(classes), built.inputs, label_smoothing=label_smoothing),
+        student=built.module,
         train_data=TrainImages(train_images, augmentation(data.augment, load_size), budget.seed),
         val_data=ValImages(val_images, load_size),
         budget=budget,
-        card=_card(model, inputs, classes, load_size, data),
+        card=_card(model, built, load_size, data),
         notes=[*train_images.notes, *val_images.notes, *notes],
     )
 
@@ -213,29 +184,27 @@ def _with_share(images: Images, share: float) -> Images:
     return dataclasses.replace(again, notes=notes) if repeats > 1 else images
 
 
-def _model(
-    name: str, weights: str | None, classes: list[str], size: int | None, *, new_head: bool
-) -> tuple[nn.Module, Inputs]:
-    model, inputs = build_model(name, classes, size)
+def _model(name: str, weights: str | None, classes: list[str], size: int | None, *, new_head: bool) -> Model:
+    model = build_classifier(name, classes, size)
     if weights is not None:
-        load_weights(model, weights, name=name, new_head=new_head)
-    return model, inputs
+        load_weights(model.module, weights, name=name, new_head=new_head)
+    return model
 
 
-def _load_size(data: Data, images: Images, inputs: list[Inputs]) -> tuple[int, list[str]]:
-    wanted = max(each.size for each in inputs)
-    size = data.load_size or min(wanted, *images.typical_size())
-    sizes = " and ".join(str(each.size) for each in inputs)
+def _load_size(data: Data, images: Images, models: list[Model]) -> tuple[int, list[str]]:
+    wanted = [model.inputs.square for model in models]
+    size = data.load_size or min(max(wanted), *images.typical_size())
+    sizes = " and ".join(map(str, wanted))
     return size, [f"{len(images)} training images, augmented ({data.augment}) at {size} px, then brought to {sizes} px"]
 
 
-def _card(model: str, inputs: Inputs, classes: list[str], load_size: int, data: Data) -> dict[str, Any]:
+def _card(name: str, model: Model, load_size: int, data: Data) -> dict[str, Any]:
     return {
         "task": "classification",
-        "model": model,
-        "classes": classes,
+        "model": name,
+        "classes": model.classes,
         "load_size": load_size,
         "on_bad_data": data.on_bad_data,
         "data_seed": data.data_seed,
-        **dataclasses.asdict(inputs),
+        **dataclasses.asdict(model.inputs),
     }

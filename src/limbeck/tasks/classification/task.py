@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from limbeck.models.build import Inputs
+from limbeck.data.inputs import Inputs, Preprocess
 from limbeck.tasks.classification.dataset import UNLABELLED
-from limbeck.tasks.classification.transforms import Batch, Preprocess
+from limbeck.tasks.classification.transforms import Batch
 
 
 class Classification:
@@ -39,7 +39,7 @@ class Classification:
         self._for_student = Preprocess(student)
         self._for_teacher = Preprocess(teacher or student)
         self._has_teacher = teacher is not None
-        self.teacher_says: Tensor | None = None  # (N) class by index of the validation image
+        self.teacher_predictions: Tensor | None = None  # (N) class by index of the validation image
 
     def inputs(self, batch: Batch) -> tuple[Tensor]:
         return (self._for_student(batch["image"]),)
@@ -65,7 +65,7 @@ class Classification:
         return self._measure(model, self._for_student, loader)[0]
 
     def evaluate_teacher(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
-        metrics, self.teacher_says = self._measure(model, self._for_teacher, loader)
+        metrics, self.teacher_predictions = self._measure(model, self._for_teacher, loader)
         return metrics
 
     def check_teacher(self, metrics: dict[str, float]) -> None:
@@ -83,24 +83,24 @@ class Classification:
         accuracy = {"top1": MulticlassAccuracy(self.classes, average="micro")}
         if self.classes > 5:
             accuracy["top5"] = MulticlassAccuracy(self.classes, top_k=5, average="micro")
-        if self.teacher_says is not None:
+        if self.teacher_predictions is not None:
             accuracy["agreement"] = MulticlassAccuracy(self.classes, average="micro")
         metrics = MetricCollection(dict(accuracy), compute_groups=False)
-        said: dict[int, int] = {}
+        predicted: dict[int, int] = {}
         was_training = model.training
         model.eval()
         for batch in loader:
             output = model(preprocess(batch["image"])).float()
             metrics.to(output.device)
             classes = output.argmax(1)
-            said.update(zip(batch["index"].tolist(), classes.tolist(), strict=True))
+            predicted.update(zip(batch["index"].tolist(), classes.tolist(), strict=True))
             for name, metric in metrics.items():
                 target = batch["label"]
                 if name == "agreement":
-                    assert self.teacher_says is not None
-                    target = self.teacher_says.to(output.device)[batch["index"]]
+                    assert self.teacher_predictions is not None
+                    target = self.teacher_predictions.to(output.device)[batch["index"]]
                 metric.update(output, target)
         model.train(was_training)
-        by_index = torch.zeros(max(said, default=-1) + 1, dtype=torch.int64)
-        by_index[list(said)] = torch.tensor(list(said.values()), dtype=torch.int64)
+        by_index = torch.zeros(max(predicted, default=-1) + 1, dtype=torch.int64)
+        by_index[list(predicted)] = torch.tensor(list(predicted.values()), dtype=torch.int64)
         return {name: value.item() for name, value in metrics.compute().items()}, by_index

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from limbeck.data.order import Key, seeded
 from limbeck.data.reader import Reader
-from limbeck.models.build import Inputs
 from limbeck.tasks.classification.dataset import Images
 
 Augment = Literal["photo", "strong", "small", "shift", "none"]
@@ -78,29 +76,3 @@ class ValImages(Dataset[Batch]):
 
 def _sample(image: Tensor, images: Images, index: int) -> Batch:
     return {"image": image, "label": torch.tensor(images.labels[index]), "index": torch.tensor(index)}
-
-
-def normalised(images: Tensor, inputs: Inputs) -> Tensor:
-    """Images (B, 3, H, W) uint8 less the mean, over the standard deviation, in float32; of the size that they have."""
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) * 255 for values in (inputs.mean, inputs.std))
-    return (images.float() - mean) / std
-
-
-class Preprocess(nn.Module):
-    """Images (B, 3, S, S) uint8 as a model takes them: its size, its mean and standard deviation."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, inputs: Inputs):
-        super().__init__()
-        self.size = inputs.size
-        self.register_buffer("mean", torch.tensor(inputs.mean).view(3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(inputs.std).view(3, 1, 1) * 255)
-
-    def forward(self, images: Tensor) -> Tensor:  # (B, 3, S, S) uint8 -> (B, 3, size, size) float32
-        self.to(images.device)  # no copy once it is there
-        pixels = images.float()
-        if pixels.shape[-1] != self.size:
-            pixels = F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
-        return (pixels - self.mean) / self.std

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,20 +11,18 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from torch import nn
 
 from limbeck.data.order import some_of
-from limbeck.methods.pairing import Side, make_matches
-from limbeck.models.build import Inputs
-from limbeck.tasks.classification.recipe import ProjectorName
-from limbeck.tasks.detection import models as detectors
+from limbeck.models.backbone import load_backbone
+from limbeck.models.model import Model
 from limbeck.tasks.detection.checkpoints import load_detector
 from limbeck.tasks.detection.dataset import Objects, OnBadData, load_coco
-from limbeck.tasks.detection.models import backbone_path, build_detector, levels_of
+from limbeck.tasks.detection.inherit import inherit
+from limbeck.tasks.detection.models import build_detector
 from limbeck.tasks.detection.pyramids import Pyramid
 from limbeck.tasks.detection.task import Detection
 from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, augmentation, collate
-from limbeck.tasks.semantic.parts import LOOKED_OVER_AT, load_backbone
+from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.training.recipe import Budget, Recipe
 from limbeck.training.usual import DETECTOR
 
@@ -68,26 +66,43 @@ class Data:
             raise ValueError(f"colour is {self.colour}; it must be 0 or more")
 
 
+@dataclass(frozen=True)
+class StudentOptions:
+    """What the student starts from."""
+
+    student_weights: str | None = None
+    """A .safetensors or .pth file to start the student from, or pretrained (what torchvision publishes for
+    torchvision:NAME, trained on COCO); the outputs of other classes are left out. From scratch by default."""
+    student_backbone: str | None = None
+    """To start the student's backbone from: a file with the weights of a classifier, or timm:NAME for published
+    ones."""
+    inherit: bool = False
+    """Start the student's neck and heads from the teacher's, wherever names and shapes agree."""
+    frozen_norms: bool = False
+    """Keep the batch norms of the student's backbone as they were loaded."""
+
+
+@dataclass(frozen=True)
+class LevelOptions:
+    """Where in a detector features are read."""
+
+    layers: Literal["levels", "stages"] | None = None
+    """Where to read: levels (of both pyramids, paired by stride) or stages (of both backbones); by default levels."""
+    strides: tuple[int, ...] = ()
+    """Read only the levels at these strides, in pixels; by default all that both pyramids have."""
+    reduction: Literal["sum", "equal"] | None = None
+    """How the levels share a weight that is a number: sum (of all positions, so that the finest level weighs most; the
+    default) or equal (each level alike)."""
+
+
 def distill(
     data: Data,
     teacher: str,
     student: str,
-    teacher_weights: str | None = None,
-    student_weights: str | None = None,
-    student_backbone: str | None = None,
-    inherit: bool = False,
-    frozen_norms: bool = False,
-    method: str = "ChannelTransform",
-    layers: Literal["levels", "stages"] | None = None,
-    strides: tuple[int, ...] = (),
-    weight: float | str | None = None,
-    reduction: Literal["sum", "equal"] | None = None,
-    projector: ProjectorName | None = None,
-    student_layer: tuple[str, ...] = (),
-    teacher_layer: tuple[str, ...] = (),
-    teacher_dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
-    teacher_compile: bool = False,
-    teacher_check: bool = True,
+    student_options: StudentOptions = StudentOptions(),
+    matching: MatchOptions = MatchOptions(),
+    levels: LevelOptions = LevelOptions(),
+    teacher_options: TeacherOptions = TeacherOptions(),
     masks: tyro.conf.Suppress[bool] = False,
     budget: Budget = BUDGET,
 ) -> Recipe:
@@ -99,54 +114,34 @@ def distill(
             torchvision:retinanet/timm:resnet50; torchvision:NAME, as torchvision:fasterrcnn_resnet50_fpn_v2; hf:FOLDER
             (a transformer of the DETR family); FILE.py:FUNCTION; or the folder of a finished run.
         student: Likewise.
-        teacher_weights: A .safetensors or .pth file for the teacher, or pretrained (what torchvision publishes for
-            torchvision:NAME, trained on COCO); a run folder brings its own.
-        student_weights: Likewise, to start the student from; the outputs of other classes are left out. From scratch by
-            default.
-        student_backbone: To start the student's backbone from: a file with the weights of a classifier, or timm:NAME
-            for published ones.
-        inherit: Start the student's neck and heads from the teacher's, wherever names and shapes agree.
-        frozen_norms: Keep the batch norms of the student's backbone as they were loaded.
-        method: A name that limbeck methods lists, with options as in CWD:temperature=4; or FILE.py:NAME for a
-            criterion of your own.
-        layers: Where to read: levels (of both pyramids, paired by stride) or stages (of both backbones); by default
-            levels.
-        strides: Read only the levels at these strides, in pixels; by default all that both pyramids have.
-        weight: Of the method's loss: a number; auto, measured over the first batches at each level; or a schedule, as
-            EarlyDecay:weight=6 or WarmUp:weight=1. By default what limbeck methods says.
-        reduction: How the levels share a weight that is a number: sum (of all positions, so that the finest level
-            weighs most; the default) or equal (each level alike).
-        projector: From the student's channels to the teacher's; by default what limbeck methods says.
-        student_layer: Dotted paths of the student's layers (see limbeck layers); by default the levels.
-        teacher_layer: Of the teacher, likewise, one for each of the student's.
-        teacher_dtype: Precision in which the teacher's weights are held.
-        teacher_compile: Compile the teacher with torch.compile.
-        teacher_check: Evaluate the teacher first, and stop if it is no better than chance.
+        student_options: What the student starts from.
+        matching: What follows what.
+        levels: Where features are read.
+        teacher_options: The teacher.
+        masks: Instance segmentation.
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)
     train_objects, val_objects = _objects(data, masks=masks)
-    classes = train_objects.classes
-    student_model, student_inputs, notes = _model(
-        student, student_weights, student_backbone, classes, frozen_norms, masks
+    classes, start = train_objects.classes, student_options
+    student_model, notes = _model(
+        student, start.student_weights, start.student_backbone, classes, start.frozen_norms, masks
     )
-    teacher_model, _ = build_detector(teacher, classes)
-    if teacher_weights is not None:
-        notes += load_detector(teacher_model, teacher_weights, name=teacher, classes=classes)
-    if inherit:
+    teacher_model = build_detector(teacher, classes)
+    if teacher_options.teacher_weights is not None:
+        notes += load_detector(teacher_model, teacher_options.teacher_weights, name=teacher)
+    if start.inherit:
         notes += _inherit(student_model, teacher_model)
-    here, there = _side(student_model, student_layer), _side(teacher_model, teacher_layer)
-    here, there, apart = _at(strides, here, there)
-    matches = make_matches(method, here, there, weight=weight, projector=projector, layers=layers, reduction=reduction)
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[teacher_dtype]
+    matches = matching.matches(student_model, teacher_model, **vars(levels))
+    if not (matching.student_layer or matching.teacher_layer):
+        notes += _unpaired(student_model, teacher_model, levels.strides)
     return Recipe(
-        student=student_model,
-        teacher=teacher_model,
+        student=student_model.module,
+        teacher=teacher_model.module,
         matches=matches,
-        prepare={"dtype": dtype, "compile": teacher_compile},
-        teacher_check=teacher_check,
-        **_of_data(data, train_objects, val_objects, budget, masks, [*notes, *apart]),
-        card=_card(student, student_inputs, classes, data, masks=masks),
+        **teacher_options.recipe,
+        **_of_data(data, train_objects, val_objects, budget, masks, notes),
+        card=_card(student, student_model, data, masks=masks),
     )
 
 
@@ -170,15 +165,16 @@ def train(
             torchvision:NAME, trained on COCO); the outputs of other classes are left out.
         backbone: To start the backbone from: a file with the weights of a classifier, or timm:NAME for published ones.
         frozen_norms: Keep the backbone's batch norms as they were loaded.
+        masks: Instance segmentation.
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)
     train_objects, val_objects = _objects(data, masks=masks)
-    built, inputs, notes = _model(model, weights, backbone, train_objects.classes, frozen_norms, masks)
+    built, notes = _model(model, weights, backbone, train_objects.classes, frozen_norms, masks)
     return Recipe(
-        student=built,
+        student=built.module,
         **_of_data(data, train_objects, val_objects, budget, masks, notes),
-        card=_card(model, inputs, train_objects.classes, data, masks=masks),
+        card=_card(model, built, data, masks=masks),
     )
 
 
@@ -191,48 +187,34 @@ def _objects(data: Data, *, masks: bool) -> tuple[Objects, Objects]:
 
 def _model(
     name: str, weights: str | None, backbone: str | None, classes: list[str], frozen_norms: bool, masks: bool
-) -> tuple[nn.Module, Inputs, list[str]]:
-    model, inputs = build_detector(name, classes, masks=masks)
+) -> tuple[Model, list[str]]:
+    model = build_detector(name, classes, masks=masks)
     notes = []
     if backbone is not None:
-        load_backbone(model, backbone, backbone_path(model))
+        load_backbone(model, backbone)
     if weights is not None:
-        notes = load_detector(model, weights, name=name, classes=classes, new_head=True)
+        notes = load_detector(model, weights, name=name, new_head=True)
     if frozen_norms:
-        if not isinstance(model.backbone, Pyramid):
+        pyramid = dict(model.module.named_children()).get("backbone")
+        if not isinstance(pyramid, Pyramid):
             raise ValueError(
                 f"--frozen-norms is of backbones of timm, as in torchvision:HEAD/timm:BACKBONE, not {name}"
             )
-        model.backbone.freeze_norms()
-    return model, inputs, notes
+        pyramid.freeze_norms()
+    return model, notes
 
 
-def _inherit(student: nn.Module, teacher: nn.Module) -> list[str]:
-    fresh = detectors.inherit(student, teacher)
+def _inherit(student: Model, teacher: Model) -> list[str]:
+    fresh = inherit(student.module, teacher.module)
     rest = f"; {len(fresh)} tensors have no counterpart ({', '.join(fresh[:3])}, ...)" if fresh else ""
     return [f"the student's neck and heads start from the teacher's{rest}"]
 
 
-def _side(model: nn.Module, layers: tuple[str, ...]) -> Side:
-    levels = {} if layers else levels_of(model)
-    return Side(model, LOOKED_OVER_AT, layers, encoder=backbone_path(model), levels=levels)
-
-
-def _at(strides: tuple[int, ...], student: Side, teacher: Side) -> tuple[Side, Side, list[str]]:
-    """Both sides with the levels at some strides alone, and what is to be said of the others."""
-    if strides:
-        for side, role in ((student, "student"), (teacher, "teacher")):
-            if missing := set(strides) - side.levels.keys():
-                raise ValueError(
-                    f"the {role} has levels at the strides {sorted(side.levels)}, not at {sorted(missing)}"
-                )
-        student, teacher = (
-            dataclasses.replace(side, levels={stride: side.levels[stride] for stride in strides})
-            for side in (student, teacher)
-        )
-    apart = sorted(student.levels.keys() ^ teacher.levels.keys())
-    note = f"levels at the strides {apart} are in one of the two pyramids only, and follow nothing"
-    return student, teacher, [note] if apart and student.levels and teacher.levels else []
+def _unpaired(student: Model, teacher: Model, strides: Collection[int]) -> list[str]:
+    """What is to be said of levels that only one of the two has."""
+    unpaired = [] if strides else sorted(student.levels.keys() ^ teacher.levels.keys())
+    note = f"levels at the strides {unpaired} are in one of the two pyramids only, and follow nothing"
+    return [note] if unpaired and student.levels and teacher.levels else []
 
 
 def _of_data(
@@ -251,14 +233,14 @@ def _of_data(
     }
 
 
-def _card(model: str, inputs: Inputs, classes: list[str], data: Data, *, masks: bool) -> dict[str, Any]:
+def _card(name: str, model: Model, data: Data, *, masks: bool) -> dict[str, Any]:
     return {
         "task": "instance" if masks else "detection",
-        "model": model,
-        "classes": classes,
+        "model": name,
+        "classes": model.classes,
         "short_side": data.short_side[-1],
         "long_side": data.long_side,
         "on_bad_data": data.on_bad_data,
         "data_seed": data.data_seed,
-        **dataclasses.asdict(inputs),
+        **dataclasses.asdict(model.inputs),
     }

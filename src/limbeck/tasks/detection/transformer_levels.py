@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from limbeck.core.capture import Layer
 from limbeck.core.modules import evaluating, find
+from limbeck.core.trace import tracing
 from limbeck.tasks.detection.pyramids import MULTIPLE
 
-LOOKED_OVER_AT = (256, 224)  # pixels, height and width, of the image with which a model is tried
+TRIED_AT = (256, 224)  # pixels, height and width, of the image with which a model is tried
 WRAPPED = ("backbone", "conv_encoder", "model", "_backbone")  # what an image backbone is called, by what wraps it
 
 
@@ -29,50 +29,39 @@ class map_of:  # noqa: N801 - it is used as a function: Layer("model.model.encod
         return read
 
 
-def levels_of_hf(model: nn.Module) -> dict[int, Layer]:
+def levels_of_transformer(model: nn.Module) -> dict[int, Layer]:
     """The maps (B, C, H, W) of a detector by their stride in pixels, from the finest on.
 
     They are what its encoder gives; of an encoder that gives tokens, whose grid cannot be known from them, what it is
     given: the backbone's maps in the encoder's width. None where there are no maps.
     """
     backbone = _outer_backbone(model)
-    ran: list[tuple[str, Any, Any]] = []  # path, input, output
-    hooks = [
-        module.register_forward_hook(partial(_record, ran, path))
-        for path, module in model.named_modules()
-        if not path.startswith(f"{backbone}.")
-    ]
-    try:
+    with tracing(model) as traced:
         run_on_noise(model.model)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    calls = [call for call in traced if not call.path.startswith(f"{backbone}.")]
     levels: dict[int, Layer] = {}
-    for path, _, output in ran:
-        if path.rpartition(".")[2] == "encoder" and isinstance(output[0], list | tuple):
-            strides = map(_stride, output[0])
-            levels |= {s: Layer(path, map_of(index), label=f"/{s}") for index, s in enumerate(strides)}
+    for call in calls:
+        if call.path.rpartition(".")[2] == "encoder" and isinstance(call.output[0], list | tuple):
+            strides = map(_stride, call.output[0])
+            levels |= {s: Layer(call.path, map_of(index), label=f"/{s}") for index, s in enumerate(strides)}
     if not levels:
-        maps = [leaf for path, _, output in ran if path == backbone for leaf in tree_leaves(output)]
+        maps = [leaf for call in calls if call.path == backbone for leaf in tree_leaves(call.output)]
         of_maps = {
-            path: output
-            for path, taken, output in ran
-            if any(taken is each for each in maps) and isinstance(output, Tensor) and output.dim() == 4
+            call.path: call.output
+            for call in calls
+            if call.args and any(call.args[0] is each for each in maps)
+            if isinstance(call.output, Tensor) and call.output.dim() == 4
         }
         outermost = [path for path in of_maps if path.rpartition(".")[0] not in of_maps]
         levels = {_stride(of_maps[path]): Layer(path) for path in outermost}
     return dict(sorted(levels.items()))
 
 
-def _record(ran: list[tuple[str, Any, Any]], path: str, module: nn.Module, inputs: Any, output: Any) -> None:
-    ran.append((path, inputs[0] if inputs else None, output))
-
-
 def _stride(features: Tensor) -> int:
-    return round(LOOKED_OVER_AT[0] / features.shape[2])
+    return round(TRIED_AT[0] / features.shape[2])
 
 
-def encoder_path(model: nn.Module) -> str:
+def find_backbone(model: nn.Module) -> str:
     """The path of the image backbone, without what transformers wraps it in; empty where it has none by a usual name.
 
     It is a model of its own, so its tensors are called as in the files of its classifier.
@@ -96,13 +85,13 @@ def _outer_backbone(model: nn.Module) -> str:
 @torch.no_grad()
 def run_on_noise(model: Any, **given: Tensor) -> Any:
     """The output for one image of noise, always the same, in eval mode."""
-    noise = torch.rand(1, 3, *LOOKED_OVER_AT, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(1, 3, *TRIED_AT, generator=torch.Generator().manual_seed(0))
     try:
         with evaluating(model):
             output = model(pixel_values=noise.to(model.device, model.dtype), **given)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"{type(model).__name__} does not run on an image of {LOOKED_OVER_AT[0]}x{LOOKED_OVER_AT[1]} pixels "
+            f"{type(model).__name__} does not run on an image of {TRIED_AT[0]}x{TRIED_AT[1]} pixels "
             f"({error}); a detector has to take images of any size that is a multiple of {MULTIPLE}"
         ) from None
     if not all(isinstance(getattr(output, name, None), Tensor) for name in ("logits", "pred_boxes")):

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert, clip_boxes_to_image
 
-from limbeck.models.build import Inputs
+from limbeck.data.inputs import IMAGENET_MEAN, IMAGENET_STD, Inputs
+from limbeck.models import huggingface
 from limbeck.tasks.detection.pyramids import MULTIPLE, padded_size
-from limbeck.tasks.detection.transformer_levels import LOOKED_OVER_AT, run_on_noise
-from limbeck.tasks.semantic.models import check_classes, normalised_as_in
+from limbeck.tasks.detection.transformer_levels import TRIED_AT, run_on_noise
 
 AS_IS = ("d_fine", "deimv2", "rt_detr", "rt_detr_v2")  # kinds whose images are not normalised, where no file says so
+CANNOT_BE_BUILT = (ImportError, OSError, RuntimeError, ValueError)
 HUNDRED = ("conditional_detr", "dab-detr", "deformable_detr", "lw_detr")  # kinds that find no more in an image
 
 
@@ -100,7 +101,7 @@ class TransformerDetector(nn.Module):
         return found
 
 
-def build_hf_detector(folder: Path, classes: list[str]) -> tuple[TransformerDetector, Inputs]:
+def build_transformer(folder: Path, classes: list[str]) -> tuple[TransformerDetector, Inputs]:
     """A detector from a folder of transformers, with the inputs it expects; nothing is ever downloaded.
 
     Args:
@@ -112,53 +113,52 @@ def build_hf_detector(folder: Path, classes: list[str]) -> tuple[TransformerDete
         ValueError: The folder has no detector, or one whose weights do not fit or are no safetensors; or transformers
             or scipy, which its loss needs, is not installed.
     """
+    config, stored = huggingface.config_of(folder, classes)
     try:
         import scipy.optimize  # type: ignore[import-untyped]  # noqa: F401
-        from transformers import MODEL_FOR_OBJECT_DETECTION_MAPPING, AutoConfig, AutoModelForObjectDetection
+        from transformers import MODEL_FOR_OBJECT_DETECTION_MAPPING
     except ImportError:
         raise ValueError("hf: detectors come with transformers and scipy: pip install 'limbeck[hf]'") from None
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"no {folder / 'config.json'}; hf: takes the folder of a model, or of its configuration alone")
-    trained = any(folder.glob("*.safetensors"))
-    if (pickles := sorted(folder.glob("*.bin"))) and not trained:
-        raise ValueError(
-            f"{pickles[0]} is no safetensors, so loading it could run code: refused; load the model where you trust "
-            "it, and write it with save_pretrained"
-        )
-    names = dict(enumerate(classes))
-    labels = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
-    try:
-        stored = AutoConfig.from_pretrained(folder, local_files_only=True).id2label
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, **labels)
-    except Exception as error:  # also of types that are not builtin
-        raise ValueError(f"{folder / 'config.json'} cannot be read: {error}") from None
     if type(config) not in MODEL_FOR_OBJECT_DETECTION_MAPPING:
         raise ValueError(
             f"{folder / 'config.json'} is of a {config.model_type}, which detects no objects; hf: takes DETR and its "
             "kind, such as detr, deformable_detr, rt_detr_v2 or d_fine"
         )
     _for_any_size(config)
-    if trained:
-        check_classes(folder, stored, classes)
+    module = _loaded(folder, config, stored, classes) if huggingface.is_trained(folder) else _fresh(folder, config)
+    mean, std = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) if config.model_type in AS_IS else (IMAGENET_MEAN, IMAGENET_STD)
+    inputs = huggingface.normalised_as_in(folder, Inputs(None, mean, std, MULTIPLE))
+    return TransformerDetector(module.float(), inputs), inputs  # a configuration may ask for half precision
+
+
+def _fresh(folder: Path, config: Any) -> nn.Module:
+    from transformers import AutoModelForObjectDetection
+
     try:
-        if trained:
-            model, report = AutoModelForObjectDetection.from_pretrained(
-                folder,
-                config=config,
-                ignore_mismatched_sizes=True,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        else:
-            model, report = AutoModelForObjectDetection.from_config(config), None  # type: ignore[no-untyped-call]
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        module: nn.Module = AutoModelForObjectDetection.from_config(config)  # type: ignore[no-untyped-call]
+    except CANNOT_BE_BUILT as error:
         raise ValueError(f"the {config.model_type} of {folder} cannot be built: {error}") from None
-    if report is not None:
-        _check_loaded(folder, report, other_classes=len(stored) - len(classes))
-    mean, std = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) if config.model_type in AS_IS else (Inputs.mean, Inputs.std)
-    inputs = normalised_as_in(folder, Inputs(MULTIPLE, mean, std, MULTIPLE))
-    return TransformerDetector(model.float(), inputs), inputs  # a configuration may ask for half precision
+    return module
+
+
+def _loaded(folder: Path, config: Any, stored: dict[int, str], classes: list[str]) -> nn.Module:
+    from transformers import AutoModelForObjectDetection
+
+    huggingface.check_stored_classes(folder, stored, classes)
+    try:
+        module: nn.Module
+        module, report = AutoModelForObjectDetection.from_pretrained(
+            folder,
+            config=config,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except CANNOT_BE_BUILT as error:
+        raise ValueError(f"the {config.model_type} of {folder} cannot be built: {error}") from None
+    _check_loaded(folder, report, other_classes=len(stored) - len(classes))
+    return module
 
 
 def _for_any_size(config: Any) -> None:
@@ -188,6 +188,6 @@ def _heeds_mask(model: nn.Module) -> bool:
     whole = run_on_noise(model)
     if "pixel_mask" not in inspect.signature(model.forward).parameters:
         return False
-    mask = torch.ones(1, *LOOKED_OVER_AT, dtype=torch.int64, device=whole.logits.device)
-    mask[:, :, LOOKED_OVER_AT[1] // 2 :] = 0
+    mask = torch.ones(1, *TRIED_AT, dtype=torch.int64, device=whole.logits.device)
+    mask[:, :, TRIED_AT[1] // 2 :] = 0
     return not torch.equal(whole.logits, run_on_noise(model, pixel_mask=mask).logits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,52 +9,25 @@ from typing import Any
 
 from torch import nn
 
-from limbeck.models.build import Inputs
-from limbeck.models.checkpoints import load_weights
-from limbeck.models.files import function_in
-from limbeck.models.run_folder import RunFolder
-from limbeck.tasks.semantic.parts import LOOKED_OVER_AT
+from limbeck.data.inputs import Inputs
+from limbeck.models import huggingface
+from limbeck.models.build import FILE, Source, build
+from limbeck.models.files import function_at
+from limbeck.models.model import Model
+from limbeck.tasks.semantic.places import before_classifier, find_encoder, logits_of
 
 
-def build_segmenter(name: str, classes: list[str]) -> tuple[nn.Module, Inputs]:
-    """A segmenter by name, with the inputs it expects; without trained weights, but for a run folder.
-
-    Args:
-        name: ``smp:ARCH/ENCODER`` (any encoder of segmentation_models_pytorch; timm's as ``tu-NAME``),
-            ``torchvision:NAME``, ``hf:FOLDER`` (a configuration, with weights where the folder has them),
-            ``FILE.py:FUNCTION`` (called with ``num_classes=``), or a run folder, which brings its weights.
-        classes: Names of the classes, in the order of the outputs.
-
-    Raises:
-        ValueError: There is no such model, or a run folder's classes are others.
-    """
-    kind, _, rest = name.rpartition(":")
-    if kind == "smp":
-        return _from_smp(rest, len(classes))
-    if kind == "torchvision":
-        return _from_torchvision(rest, len(classes)), Inputs(LOOKED_OVER_AT)
-    if kind == "hf":
-        return _from_hf(Path(rest), classes)
-    if kind.endswith(".py"):
-        return function_in(Path(kind), rest)(num_classes=len(classes)), Inputs(LOOKED_OVER_AT)
-    if RunFolder(Path(name)).has_student():
-        return _from_run(RunFolder(Path(name)), classes)
-    raise ValueError(
-        f"no segmenter {name!r}: write smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER, FILE.py:FUNCTION, or the folder "
-        "of a finished run"
-    )
+def build_segmenter(name: str, classes: list[str], size: int | None = None) -> Model:
+    """A segmenter by name; see ``limbeck.models.build.build``. It takes images of any size."""
+    return build(name, classes, SOURCES, tasks=("semantic",))
 
 
-def is_segmenter(name: str) -> bool:
-    """Whether a name is that of a segmenter, and of nothing else."""
-    kind, _, rest = name.rpartition(":")
-    if kind == "torchvision":
-        return rest in _known_to_torchvision()
-    run = RunFolder(Path(name))
-    return kind in ("smp", "hf") or (run.has_student() and run.card()["task"] == "semantic")
+def _segmenter(module: nn.Module, inputs: Inputs, classes: list[str]) -> Model:
+    encoder = find_encoder(module)
+    return Model(module, inputs, classes, encoder, read_scores=logits_of, find_last_map=before_classifier)
 
 
-def _from_smp(name: str, classes: int) -> tuple[nn.Module, Inputs]:
+def _from_smp(name: str, classes: list[str], size: int | None) -> Model:
     try:
         import segmentation_models_pytorch as smp
         import timm
@@ -73,81 +45,63 @@ def _from_smp(name: str, classes: int) -> tuple[nn.Module, Inputs]:
         shown = f"nearest: {', '.join(nearest)}" if nearest else "such as resnet18, or tu-NAME for a model of timm"
         raise ValueError(f"no encoder {encoder!r} in smp:{name}: write smp:{archs[arch.lower()]}/ENCODER, {shown}")
     try:
-        model: Any = smp.create_model(arch, encoder, encoder_weights=None, classes=classes)
+        module: Any = smp.create_model(arch, encoder, encoder_weights=None, classes=len(classes))
     except (KeyError, RuntimeError, ValueError) as error:
         raise ValueError(f"smp:{name} cannot be built: {error}") from None
-    inputs = Inputs(LOOKED_OVER_AT, multiple=model.encoder.output_stride)
+    inputs = Inputs(multiple=module.encoder.output_stride)
     if encoder.startswith("tu-"):
         config = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
         inputs = replace(inputs, mean=tuple(config.mean), std=tuple(config.std))
-    return model, inputs
+    return _segmenter(module, inputs, classes)
 
 
 def _is_architecture(kind: Any) -> bool:
     return isinstance(kind, type) and hasattr(kind, "check_input_shape") and kind.__module__.count(".") > 1
 
 
-def _from_torchvision(name: str, classes: int) -> nn.Module:
+def _from_torchvision(name: str, classes: list[str], _: int | None) -> Model:
     from torchvision import models
 
-    if name not in _known_to_torchvision():
-        raise ValueError(f"torchvision has no segmenter {name!r}; it has {', '.join(_known_to_torchvision())}")
-    auxiliary = {} if name.startswith("lraspp") else {"aux_loss": True}
-    model: nn.Module = models.get_model(name, weights=None, weights_backbone=None, num_classes=classes, **auxiliary)
-    return model
+    if not is_torchvision(name):
+        known = models.list_models(module=models.segmentation)
+        raise ValueError(f"torchvision has no segmenter {name!r}; it has {', '.join(known)}")
+    options = {} if name.startswith("lraspp") else {"aux_loss": True}
+    module: nn.Module = models.get_model(name, weights=None, weights_backbone=None, num_classes=len(classes), **options)
+    return _segmenter(module, Inputs(), classes)
 
 
-def _known_to_torchvision() -> list[str]:
+def is_torchvision(name: str) -> bool:
     from torchvision import models
 
-    known: list[str] = models.list_models(module=models.segmentation)
-    return known
+    return name in models.list_models(module=models.segmentation)
 
 
-def _from_hf(folder: Path, classes: list[str]) -> tuple[nn.Module, Inputs]:
-    try:
-        from transformers import AutoConfig, AutoModelForSemanticSegmentation
-    except ImportError:
-        raise ValueError("hf: models come with transformers: pip install 'limbeck[hf]'") from None
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"no {folder / 'config.json'}; hf: takes the folder of a model, or of its configuration alone")
-    names = dict(enumerate(classes))
-    labels = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
-    if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
-        raise ValueError(f"the weights in {folder} are no safetensors, so loading them could run code: refused")
-    if any(folder.glob("*.safetensors")):
-        check_classes(folder, AutoConfig.from_pretrained(folder, local_files_only=True).id2label, classes)
-        model: nn.Module = AutoModelForSemanticSegmentation.from_pretrained(
-            folder, ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True, **labels
+def _from_hf(name: str, classes: list[str], _: int | None) -> Model:
+    folder = Path(name)
+    config, stored = huggingface.config_of(folder, classes)
+    from transformers import AutoModelForSemanticSegmentation
+
+    if huggingface.is_trained(folder):
+        huggingface.check_stored_classes(folder, stored, classes)
+        module: nn.Module = AutoModelForSemanticSegmentation.from_pretrained(
+            folder, config=config, ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True
         )
     else:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, **labels)
-        model = AutoModelForSemanticSegmentation.from_config(config)  # type: ignore[no-untyped-call]
-    return model, normalised_as_in(folder, Inputs(LOOKED_OVER_AT))
+        module = AutoModelForSemanticSegmentation.from_config(config)  # type: ignore[no-untyped-call]
+    return _segmenter(module, huggingface.normalised_as_in(folder, Inputs()), classes)
 
 
-def normalised_as_in(folder: Path, inputs: Inputs) -> Inputs:
-    """These inputs with the mean and standard deviation that a folder of transformers says, where it does."""
-    if not (card := folder / "preprocessor_config.json").is_file():
-        return inputs
-    stored = json.loads(card.read_text())
-    if stored.get("do_normalize", True):
-        mean, std = stored.get("image_mean", inputs.mean), stored.get("image_std", inputs.std)
-    else:
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return replace(inputs, mean=tuple(mean), std=tuple(std))
+def is_hf(name: str) -> bool:
+    return huggingface.kind_of(Path(name)) == "semantic"
 
 
-def check_classes(folder: Path, stored: dict[int, str], classes: list[str]) -> None:
-    """As many classes by other names would pass unnoticed; another number of them gets a new classifier."""
-    names = [stored[index] for index in sorted(stored)]
-    named = not names[0].startswith("LABEL_")  # as transformers calls what nobody named
-    if named and len(names) == len(classes) and names != classes:
-        raise ValueError(f"{folder} knows the classes {names[:5]}..., the data has {classes[:5]}...")
+def _from_file(name: str, classes: list[str], _: int | None) -> Model:
+    return _segmenter(function_at(name)(num_classes=len(classes)), Inputs(), classes)
 
 
-def _from_run(run: RunFolder, classes: list[str]) -> tuple[nn.Module, Inputs]:
-    card = run.card(classes)
-    model, inputs = build_segmenter(card["model"], card["classes"])
-    load_weights(model, str(run.student))
-    return model, inputs
+SOURCES = {
+    "smp": Source("smp:ARCH/ENCODER", _from_smp),
+    "torchvision": Source("torchvision:NAME", _from_torchvision, is_torchvision),
+    "hf": Source("hf:FOLDER", _from_hf, is_hf),
+    FILE: Source("FILE.py:FUNCTION", _from_file),
+}

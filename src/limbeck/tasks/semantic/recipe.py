@@ -11,22 +11,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from limbeck.core.capture import Layer
 from limbeck.data.images import typical_size
+from limbeck.data.inputs import Inputs
 from limbeck.data.order import some_of
 from limbeck.data.parts import HeldOut, summary
 from limbeck.data.problems import OnBadData
-from limbeck.methods.pairing import Side, make_matches
-from limbeck.models.build import Inputs
+from limbeck.models.backbone import load_backbone
 from limbeck.models.checkpoints import load_weights
-from limbeck.tasks.classification.recipe import ProjectorName
+from limbeck.models.model import Model
+from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.tasks.semantic.dataset import Masks
 from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.models import build_segmenter
-from limbeck.tasks.semantic.parts import LOOKED_OVER_AT, before_classifier, encoder_of, load_backbone
-from limbeck.tasks.semantic.task import Semantic, logits_at
+from limbeck.tasks.semantic.places import logits_at
+from limbeck.tasks.semantic.task import Semantic
 from limbeck.tasks.semantic.transforms import TrainMasks, ValMasks, augmentation
 from limbeck.training.recipe import Budget, Recipe
 from limbeck.training.usual import SEGMENTER
@@ -76,25 +75,35 @@ class Data:
             raise ValueError(f"colour is {self.colour}; it must be 0 or more")
 
 
+@dataclass(frozen=True)
+class LossOptions:
+    """The student's own loss."""
+
+    auxiliary: float = 0.4
+    """Weight of the auxiliary head's loss, where the student has one."""
+    dice: float = 0.0
+    """Weight of the Dice loss beside the cross entropy."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the classes in the cross entropy: none, or balanced (by the inverse root of a class's share of the
+    pixels)."""
+
+    def task(self, masks: Masks, student: Inputs, teacher: Inputs | None = None) -> Semantic:
+        weights = balanced(masks) if self.class_weights == "balanced" else None
+        return Semantic(
+            masks.classes, student, teacher, auxiliary=self.auxiliary, dice=self.dice, class_weights=weights
+        )
+
+
 def distill(
     data: Data,
     teacher: str,
     student: str,
-    teacher_weights: str | None = None,
     student_weights: str | None = None,
     student_backbone: str | None = None,
-    method: str = "ChannelTransform",
+    matching: MatchOptions = MatchOptions(),
     layers: Literal["output", "last-map", "stages"] | None = None,
-    weight: float | str | None = None,
-    projector: ProjectorName | None = None,
-    student_layer: tuple[str, ...] = (),
-    teacher_layer: tuple[str, ...] = (),
-    auxiliary: float = 0.4,
-    dice: float = 0.0,
-    class_weights: Literal["none", "balanced"] = "none",
-    teacher_dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
-    teacher_compile: bool = False,
-    teacher_check: bool = True,
+    loss: LossOptions = LossOptions(),
+    teacher_options: TeacherOptions = TeacherOptions(),
     budget: Budget = BUDGET,
 ) -> Recipe:
     """Distil a semantic segmenter from a bigger one.
@@ -103,61 +112,34 @@ def distill(
         data: Images and masks.
         teacher: smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER, FILE.py:FUNCTION, or the folder of a finished run.
         student: Likewise.
-        teacher_weights: A .safetensors or .pth file for the teacher; a run folder brings its own.
         student_weights: To start the student from; a classifier for other classes is left out. From scratch by default.
         student_backbone: To start the student's encoder from: a file with the weights of a classifier, or timm:NAME or
             torchvision:NAME for published ones.
-        method: A name that limbeck methods lists, with options as in CWD:temperature=4; or FILE.py:NAME for a
-            criterion of your own.
+        matching: What follows what.
         layers: Where to read: output (the maps of class scores), last-map (what the classifier takes) or stages; by
             default as limbeck methods says.
-        weight: Of the method's loss: a number; auto, measured over the first batches; or a schedule, as
-            EarlyDecay:weight=6 or WarmUp:weight=1. By default what limbeck methods says.
-        projector: From the student's channels to the teacher's; by default what limbeck methods says.
-        student_layer: Dotted paths of the student's layers (see limbeck layers); by default those of the method.
-        teacher_layer: Of the teacher, likewise, one for each of the student's.
-        auxiliary: Weight of the auxiliary head's loss, where the student has one.
-        dice: Weight of the Dice loss beside the cross entropy.
-        class_weights: Of the cross entropy: none, or balanced (by the inverse root of a class's share of the pixels).
-        teacher_dtype: Precision in which the teacher's weights are held.
-        teacher_compile: Compile the teacher with torch.compile.
-        teacher_check: Evaluate the teacher first, and stop if it is no better than chance.
+        loss: The student's own loss.
+        teacher_options: The teacher.
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)
     train_masks, val_masks = _masks(data)
-    student_model, student_inputs = _model(student, student_weights, student_backbone, train_masks.classes)
-    teacher_model, teacher_inputs = build_segmenter(teacher, train_masks.classes)
-    if teacher_weights is not None:
-        load_weights(teacher_model, teacher_weights, name=teacher)
-    inputs = [student_inputs, teacher_inputs]
-    crop = _crop(data, train_masks, inputs)
-    matches = make_matches(
-        method,
-        _side(student_model, crop, student_layer),
-        _side(teacher_model, crop, teacher_layer),
-        weight=weight,
-        projector=projector,
-        layers=layers,
-    )
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[teacher_dtype]
-    task = Semantic(
-        train_masks.classes,
-        student_inputs,
-        teacher_inputs,
-        auxiliary=auxiliary,
-        dice=dice,
-        class_weights=balanced(train_masks) if class_weights == "balanced" else None,
-    )
+    student_model = _model(student, student_weights, student_backbone, train_masks.classes)
+    teacher_model = build_segmenter(teacher, train_masks.classes)
+    if teacher_options.teacher_weights is not None:
+        load_weights(teacher_model.module, teacher_options.teacher_weights, name=teacher)
+    inputs = [student_model.inputs, teacher_model.inputs]
+    # Scores are compared at the mask's size, which is that of the truth.
+    scores = partial(logits_at, size=_crop(data, train_masks, inputs))
+    compared = [dataclasses.replace(model, read_scores=scores) for model in (student_model, teacher_model)]
     return Recipe(
-        task=task,
-        student=student_model,
-        teacher=teacher_model,
-        matches=matches,
-        prepare={"dtype": dtype, "compile": teacher_compile},
-        teacher_check=teacher_check,
+        task=loss.task(train_masks, *inputs),
+        student=student_model.module,
+        teacher=teacher_model.module,
+        matches=matching.matches(*compared, layers=layers),
         **_of_data(data, train_masks, val_masks, budget, inputs),
-        card=_card(student, student_inputs, train_masks, data),
+        **teacher_options.recipe,
+        card=_card(student, student_model, train_masks, data),
     )
 
 
@@ -166,9 +148,7 @@ def train(
     model: str,
     weights: str | None = None,
     backbone: str | None = None,
-    auxiliary: float = 0.4,
-    dice: float = 0.0,
-    class_weights: Literal["none", "balanced"] = "none",
+    loss: LossOptions = LossOptions(),
     budget: Budget = BUDGET,
 ) -> Recipe:
     """Train a semantic segmenter alone: to make a teacher, or the baseline with the same budget as a distilled student.
@@ -179,20 +159,17 @@ def train(
         weights: A .safetensors or .pth file to start from; a classifier for other classes is left out.
         backbone: To start the encoder from: a file with the weights of a classifier, or timm:NAME or torchvision:NAME
             for published ones.
-        auxiliary: Weight of the auxiliary head's loss, where the model has one.
-        dice: Weight of the Dice loss beside the cross entropy.
-        class_weights: Of the cross entropy: none, or balanced (by the inverse root of a class's share of the pixels).
+        loss: The model's loss.
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)
     train_masks, val_masks = _masks(data)
-    built, inputs = _model(model, weights, backbone, train_masks.classes)
-    weighed = balanced(train_masks) if class_weights == "balanced" else None
+    built = _model(model, weights, backbone, train_masks.classes)
     return Recipe(
-        task=Semantic(train_masks.classes, inputs, auxiliary=auxiliary, dice=dice, class_weights=weighed),
-        student=built,
-        **_of_data(data, train_masks, val_masks, budget, [inputs]),
-        card=_card(model, inputs, train_masks, data),
+        task=loss.task(train_masks, built.inputs),
+        student=built.module,
+        **_of_data(data, train_masks, val_masks, budget, [built.inputs]),
+        card=_card(model, built, train_masks, data),
     )
 
 
@@ -227,19 +204,13 @@ def _crop(data: Data, masks: Masks, inputs: Sequence[Inputs]) -> tuple[int, int]
     return math.ceil(height * factor) * multiple, math.ceil(width * factor) * multiple
 
 
-def _model(name: str, weights: str | None, backbone: str | None, classes: list[str]) -> tuple[nn.Module, Inputs]:
-    model, inputs = build_segmenter(name, classes)
+def _model(name: str, weights: str | None, backbone: str | None, classes: list[str]) -> Model:
+    model = build_segmenter(name, classes)
     if backbone is not None:
         load_backbone(model, backbone)
     if weights is not None:
-        load_weights(model, weights, name=name, new_head=True)
-    return model, inputs
-
-
-def _side(model: nn.Module, crop: tuple[int, int], layers: tuple[str, ...]) -> Side:
-    last = None if layers else before_classifier(model)
-    scores = Layer("", partial(logits_at, size=crop))  # of the mask's size, which is that of the truth
-    return Side(model, LOOKED_OVER_AT, layers, output=scores, last=last, encoder=encoder_of(model))
+        load_weights(model.module, weights, name=name, new_head=True)
+    return model
 
 
 def _of_data(
@@ -266,14 +237,14 @@ def balanced(masks: Masks) -> torch.Tensor:
     return (weights / weights[counts > 0].mean()).float()
 
 
-def _card(model: str, inputs: Inputs, masks: Masks, data: Data) -> dict[str, Any]:
+def _card(name: str, model: Model, masks: Masks, data: Data) -> dict[str, Any]:
     return {
         "task": "semantic",
-        "model": model,
+        "model": name,
         "classes": masks.classes,
         "short_side": _short_side(data, masks),
         "ignore_index": data.ignore_index,
         "on_bad_data": data.on_bad_data,
         "data_seed": data.data_seed,
-        **dataclasses.asdict(inputs),
+        **dataclasses.asdict(model.inputs),
     }

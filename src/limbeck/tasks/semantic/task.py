@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from limbeck.core.modules import evaluating
-from limbeck.models.build import Inputs
-from limbeck.tasks.classification.transforms import normalised
+from limbeck.data.inputs import Inputs, normalised
 from limbeck.tasks.semantic.classes import IGNORED
+from limbeck.tasks.semantic.places import at_size, logits_at, logits_of
 from limbeck.tasks.semantic.transforms import Batch
 
 
@@ -111,32 +111,6 @@ def predict(model: nn.Module, images: Tensor, inputs: Inputs, size: Sequence[int
     pixels = F.pad(pixels, (0, -width % inputs.multiple, 0, -height % inputs.multiple))
     logits = logits_at(model(pixels), pixels.shape[-2:]).float()[..., :height, :width]
     return at_size(logits, size).argmax(1)
-
-
-def logits_of(output: Any) -> Tensor:
-    """The main logits (B, K, h, w) in what a segmenter returns: a tensor, torchvision's dict, or a ModelOutput."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, Mapping) and "out" in output:
-        logits: Tensor = output["out"]
-        return logits
-    if hasattr(output, "logits"):
-        logits = output.logits
-        return logits
-    raise TypeError(
-        f"a segmenter returns logits (B, K, H, W), {{'out': logits}} or .logits, not {type(output).__name__}"
-    )
-
-
-def logits_at(output: Any, size: Sequence[int]) -> Tensor:
-    """The main logits, brought to a size."""
-    return at_size(logits_of(output), size)
-
-
-def at_size(logits: Tensor, size: Sequence[int]) -> Tensor:
-    if tuple(logits.shape[-2:]) == tuple(size):
-        return logits
-    return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
 
 
 def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,66 @@
+"""A network by name, and what a program must know to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+from limbeck.core.capture import Layer
+from limbeck.data.inputs import Inputs
+from limbeck.models.features import Found, last_spatial, stages, survey, survey_used
+
+
+@dataclass
+class Model:
+    """A network, its inputs and classes, and the places where methods read it, found when first asked for.
+
+    Args:
+        module: The network.
+        inputs: The images it takes.
+        classes: Names, in the order of its outputs.
+        encoder: Dotted path of the part that it shares with classifiers, which has the stages; empty: all of it.
+        read_scores: Takes class scores from what the network returns; ``None`` where it returns them.
+        find_last_map: Finds the last map, where that is not the last feature with more than one position.
+        find_levels: Finds the maps of a feature pyramid, by stride in pixels.
+        card: What a run wrote about it; empty where it comes from no run.
+    """
+
+    module: nn.Module
+    inputs: Inputs
+    classes: list[str]
+    encoder: str = ""
+    read_scores: Callable[[Any], Tensor] | None = None
+    find_last_map: Callable[[nn.Module], Layer] | None = None
+    find_levels: Callable[[nn.Module], Mapping[int, Layer]] | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Layer:
+        """Where the class scores are."""
+        return Layer("", self.read_scores)
+
+    @cached_property
+    def used(self) -> list[Found]:
+        """The features of the encoder on which the class scores depend, in the order in which they are made."""
+        image = self.inputs.example
+        found = survey_used(self.module, image, self.read_scores) if self.read_scores else survey(self.module, image)
+        return [each for each in found if not self.encoder or f"{each.path}.".startswith(f"{self.encoder}.")]
+
+    @cached_property
+    def stages(self) -> list[Found]:
+        """What the encoder's stages give, from the first to the deepest."""
+        return stages(self.module, self.used)
+
+    @cached_property
+    def last_map(self) -> Layer:
+        """The last feature with more than one position; of a segmenter, what its classifier takes."""
+        return self.find_last_map(self.module) if self.find_last_map else last_spatial(self.module, self.used).layer
+
+    @cached_property
+    def levels(self) -> Mapping[int, Layer]:
+        """The maps of its feature pyramid by stride in pixels, from the finest on; none where it has none."""
+        return self.find_levels(self.module) if self.find_levels else {}

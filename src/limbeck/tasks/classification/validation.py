@@ -1,0 +1,39 @@
+"""Measure classifiers on validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from limbeck.models.model import Model
+from limbeck.tasks.batches import on_device, val_batches
+from limbeck.tasks.classification.load import load_images
+from limbeck.tasks.classification.task import Classification
+from limbeck.tasks.classification.transforms import ValImages
+
+
+class ImageValidation:
+    """Validation images with labels, and what the teacher predicts for them."""
+
+    def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
+        self.batch_size = batch_size or 128
+        self.images = load_images(data, on_bad=card.get("on_bad_data", "error"), seed=card["data_seed"])[1]
+        self.classes, self.count = self.images.classes, len(self.images)
+        self.teacher_predictions: Tensor | None = None
+
+    def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
+        # A run is measured as it was trained.
+        load_size = model.card.get("load_size") or min(model.inputs.square, *self.images.typical_size())
+        task = Classification(len(self.classes), model.inputs)
+        batches = val_batches(on_device(model.module), ValImages(self.images, load_size), self.batch_size)
+        if teacher:
+            metrics, self.teacher_predictions = task.evaluate_teacher(model.module, batches), task.teacher_predictions
+            return metrics
+        task.teacher_predictions = self.teacher_predictions
+        return task.evaluate(model.module, batches)
+
+    def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
+        raise ValueError("--pictures shows masks and boxes, which an image classifier does not give")

@@ -1,0 +1,50 @@
+"""Pictures of what detectors find."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from limbeck.core.modules import evaluating
+from limbeck.models.model import Model
+from limbeck.tasks.detection.dataset import Objects
+from limbeck.tasks.detection.task import in_pixels_of, masks_at
+from limbeck.tasks.detection.transforms import ValObjects, drawn
+from limbeck.tasks.pictures import Panels, colours
+
+
+@torch.no_grad()
+def sheets(
+    objects: Objects, data: ValObjects, models: Mapping[str, Model], count: int, score: float
+) -> Iterator[tuple[str, Panels]]:
+    """The first images of a validation set, their objects, and what detectors find with at least this score."""
+    for index in range(min(count, len(objects))):
+        image, annotated = objects.read(index), objects.images[index]
+        seen = data[index]["image"]
+        outlines = drawn(annotated, torch.ones_like(annotated.crowd)).bool() if annotated.outlines else None
+        panels = {"image": image, "truth": outlined(image, annotated.boxes, annotated.labels, objects, outlines)}
+        for title, model in models.items():
+            device = next(model.module.parameters()).device
+            with evaluating(model.module):
+                found = model.module([seen.to(device).float() / 255])[0]
+            kept = found["scores"] >= score
+            found = {name: value[kept].cpu() for name, value in found.items()}
+            boxes = in_pixels_of(annotated.size, seen.shape[1:], found["boxes"])
+            masks = masks_at(annotated.size, found["masks"]) if "masks" in found else None
+            panels[title] = outlined(image, boxes, found["labels"] - 1, objects, masks)
+        yield annotated.path.stem, panels
+
+
+def outlined(image: Tensor, boxes: Tensor, labels: Tensor, objects: Objects, masks: Tensor | None) -> Tensor:
+    """An image (3, H, W) uint8 with boxes (n, 4), and masks (n, H, W), in the colours of their classes."""
+    if not len(boxes):
+        return image
+    palette = colours(len(objects.classes))
+    chosen = [palette[label] for label in labels.tolist()]
+    if masks is not None:
+        image = draw_segmentation_masks(image, masks, alpha=0.5, colors=chosen)
+    framed: Tensor = draw_bounding_boxes(image, boxes, colors=chosen, width=2)
+    return framed

@@ -1,0 +1,33 @@
+"""Measure detectors on validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from limbeck.models.model import Model
+from limbeck.tasks.batches import on_device, val_batches
+from limbeck.tasks.detection.dataset import load_coco
+from limbeck.tasks.detection.models import gives_masks
+from limbeck.tasks.detection.pictures import sheets
+from limbeck.tasks.detection.task import Detection
+from limbeck.tasks.detection.transforms import ValObjects, collate
+from limbeck.tasks.pictures import write_pictures
+
+
+class ObjectValidation:
+    """Validation images with objects."""
+
+    def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
+        self.batch_size, self.with_masks = batch_size or 8, card["task"] == "instance"
+        self.objects = load_coco(Path(data), on_bad=card["on_bad_data"], outlines=self.with_masks)[1]
+        self.classes, self.count = self.objects.classes, len(self.objects)
+        self.data = ValObjects(self.objects, card["short_side"], card["long_side"])
+
+    def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
+        task = Detection(self.objects, masks=self.with_masks and gives_masks(model.module))
+        return task.evaluate(model.module, val_batches(on_device(model.module), self.data, self.batch_size, collate))
+
+    def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
+        write_pictures(sheets(self.objects, self.data, models, count, score), self.classes, folder)

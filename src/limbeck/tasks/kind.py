@@ -1,0 +1,63 @@
+"""What the commands ask of a kind of task, whichever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from limbeck.models.build import Sources
+from limbeck.models.model import Model
+from limbeck.training.recipe import Recipe
+
+
+class Validation(Protocol):
+    """The validation data of a run, with which models are measured and pictures drawn."""
+
+    classes: list[str]
+    count: int  # images
+
+    def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
+        """Metrics of a model; after a teacher was measured, others may be compared with it."""
+
+    def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
+        """Draw the first images, the truth, and what each model predicts, by title.
+
+        Args:
+            models: By title.
+            count: Of images.
+            folder: Where the pictures go.
+            score: Least score of an object that is drawn.
+        """
+
+
+class BuildModel(Protocol):
+    def __call__(self, name: str, classes: list[str], size: int | None = None) -> Model: ...
+
+
+class LoadWeights(Protocol):
+    def __call__(self, model: Model, source: str, *, name: str) -> Any: ...
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """A kind of task: everything that is different from other kinds.
+
+    Args:
+        name: As it is typed, and as a run's card has it.
+        sources: Where its models come from.
+        build: Makes a model from its name and the names of the classes.
+        load_weights: Loads weights from a file, or those published for a name, into a model as ``build`` made it.
+        distill, train: Make a recipe; their arguments are the command line.
+        validation: Reads validation data as a run's card says: from where the data lie, the card, and a batch size or
+            ``None``.
+    """
+
+    name: str
+    sources: Sources
+    build: BuildModel
+    load_weights: LoadWeights
+    distill: Callable[..., Recipe]
+    train: Callable[..., Recipe]
+    validation: Callable[[str, Mapping[str, Any], int | None], Validation]

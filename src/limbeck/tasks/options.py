@@ -1,0 +1,81 @@
+"""Options that are the same for every task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from limbeck.core.match import Match
+from limbeck.methods.pairing import make_matches
+from limbeck.methods.spelling import find_method
+from limbeck.models.model import Model
+
+ProjectorName = Literal["off", "conv1x1", "conv1x1_if_needed", "conv_bn", "conv_bn_relu", "orthogonal"]
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """How the teacher is loaded, held and checked."""
+
+    teacher_weights: str | None = None
+    """A .safetensors or .pth file for the teacher, or "pretrained" for what timm or torchvision publish for it; a run
+    folder brings its own."""
+    teacher_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision in which the teacher's weights are held."""
+    teacher_compile: bool = False
+    """Compile the teacher with torch.compile."""
+    teacher_check: bool = True
+    """Evaluate the teacher first, and stop if it is no better than chance."""
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The arguments of a ``Recipe``."""
+        prepare = {"dtype": DTYPES[self.teacher_dtype], "compile": self.teacher_compile}
+        return {"prepare": prepare, "teacher_check": self.teacher_check}
+
+
+@dataclass(frozen=True)
+class MatchOptions:
+    """What follows what, and how it is compared."""
+
+    method: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A name that limbeck methods lists, with options as in KD:temperature=2,standardise=True; or FILE.py:NAME for a
+    criterion of your own. May be given several times: all of them are used together. By default ChannelTransform."""
+    weight: tyro.conf.UseAppendAction[tuple[float | str, ...]] = ()
+    """Weight of the method's loss: a number; auto, which follows the gradients; or a schedule, as EarlyDecay:weight=6
+    or WarmUp:weight=1. By default what limbeck methods says. Of several methods, one for each, in their order."""
+    projector: ProjectorName | None = None
+    """From the student's channels to the teacher's; by default what limbeck methods says."""
+    student_layer: tuple[str, ...] = ()
+    """Dotted paths of the student's layers (see limbeck layers); by default those of the method."""
+    teacher_layer: tuple[str, ...] = ()
+    """Dotted paths of the teacher's layers, one for each of the student's."""
+
+    def __post_init__(self) -> None:
+        if len(self.weight) not in (0, len(self.methods)):
+            raise ValueError(
+                f"{len(self.weight)} weights for {len(self.methods)} methods: write --weight once for each --method, "
+                "or not at all"
+            )
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return self.method or ("ChannelTransform",)
+
+    def matches(self, student: Model, teacher: Model, **options: Any) -> list[Match]:
+        """The matches of every method; ``options`` as ``make_matches`` takes them.
+
+        Of several methods, those that compare class scores read them at the output, whatever layers are named.
+        """
+        weights: tuple[float | str | None, ...] = self.weight or (None,) * len(self.methods)
+        layers = {"student_layers": self.student_layer, "teacher_layers": self.teacher_layer}
+        matches = []
+        for method, weight in zip(self.methods, weights, strict=True):
+            of_scores = len(self.methods) > 1 and find_method(method)[0].reads == "output"
+            given = {} if of_scores else {**layers, **options}
+            matches += make_matches(method, student, teacher, weight=weight, projector=self.projector, **given)
+        return matches

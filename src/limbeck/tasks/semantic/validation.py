@@ -1,0 +1,33 @@
+"""Measure segmenters on validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from limbeck.models.model import Model
+from limbeck.tasks.batches import on_device, val_batches
+from limbeck.tasks.pictures import write_pictures
+from limbeck.tasks.semantic.load import load_masks
+from limbeck.tasks.semantic.pictures import sheets
+from limbeck.tasks.semantic.task import Semantic
+from limbeck.tasks.semantic.transforms import ValMasks
+
+
+class MaskValidation:
+    """Validation images with masks."""
+
+    def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
+        on_bad = card.get("on_bad_data", "error")
+        self.masks = load_masks(Path(data), ignore_index=card["ignore_index"], on_bad=on_bad, seed=card["data_seed"])[1]
+        self.classes, self.count = self.masks.classes, len(self.masks)
+        self.batch_size = (batch_size or 8) if len(self.masks.sizes) == 1 else 1
+        self.data = ValMasks(self.masks, card["short_side"])
+
+    def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
+        batches = val_batches(on_device(model.module), self.data, self.batch_size)
+        return Semantic(self.classes, model.inputs).evaluate(model.module, batches)
+
+    def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
+        write_pictures(sheets(self.masks, self.data, models, count), self.classes, folder)
