@@ -73,7 +73,8 @@ class Teacher(nn.Module):
         return prepared
 
     def _prepare_input(self, tensor: Tensor) -> Tensor:
-        if self.cast and tensor.is_floating_point():
+        # A student that is held in low precision, as by FSDP2's policy, is given such inputs; its teacher need not be.
+        if tensor.is_floating_point() and (self.cast or tensor.dtype in (torch.bfloat16, torch.float16)):
             tensor = tensor.to(self._example_weight().dtype)
         if self.channels_last and tensor.ndim == 4:
             tensor = tensor.contiguous(memory_format=torch.channels_last)
