@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from limbeck.tasks.classification.dataset import first_of_each_class, load_images
+from limbeck.tasks.classification.dataset import first_of_each_class
+from limbeck.tasks.classification.folders import read_folder
 
 MOST = 600  # crops of one class, or blood cells would be red ones nearly all
 SMALLEST = 16  # pixels, of the shorter side of a crop
@@ -55,7 +56,8 @@ def made(name: str, root: Path, out: Path) -> str:
 
 def part_of_cifar10(root: Path, out: Path) -> None:
     """10,000 training and 2,000 test images, evenly over the classes."""
-    for part, images, count in zip(("train", "test"), load_images(str(root / "cifar10")), (10_000, 2_000), strict=True):
+    for part, count in {"train": 10_000, "test": 2_000}.items():
+        images = read_folder(root / "cifar10" / part)
         for index in first_of_each_class(images, count, seed=0):
             path = images.items[index]
             assert isinstance(path, Path)
