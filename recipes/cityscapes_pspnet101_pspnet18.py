@@ -26,6 +26,7 @@ STEPS_PER_EPOCH = 2975 // 8
 BUDGET = Budget(
     epochs=round(40_000 / STEPS_PER_EPOCH),
     batch_size=8,
+    loaded_rate=1.0,
     learning_rate=0.01,
     weight_decay=5e-4,
     schedule="poly",

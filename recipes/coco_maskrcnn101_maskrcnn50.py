@@ -21,6 +21,7 @@ STEPS_PER_EPOCH = 118_287 // 16
 BUDGET = Budget(
     epochs=24,
     batch_size=16,
+    loaded_rate=1.0,
     learning_rate=0.02,
     weight_decay=1e-4,
     schedule="two-steps",

@@ -2,13 +2,21 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck.training.fine_tuning import describe, freeze, loaded_parameters
+from limbeck.data.inputs import Inputs
+from limbeck.models.model import Model
+from limbeck.training.fine_tuning import describe, freeze
 from limbeck.training.optimizer import make_optimizer, set_rate
 from limbeck.training.recipe import Budget
 
 
 def network():
     return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+def loaded_parameters(module, fresh=(), path=""):
+    model = Model(module, Inputs(), ["a", "b"])
+    model.mark_loaded(fresh=fresh, path=path)
+    return model.loaded
 
 
 def step(model, optimizer):

@@ -41,6 +41,7 @@ def load_backbone(model: Model, source: str) -> int:
             f"{missing[0]}; is it a file of this very backbone?"
         )
     encoder.load_state_dict(found)
+    model.mark_loaded(path=model.encoder)
     return len(found)
 
 

@@ -79,6 +79,7 @@ def _from_run(
     check_classes(str(run), card["classes"], classes)
     model = build(card["model"], card["classes"], sources, tasks=tasks, size=size or card["size"])
     load_weights(model.module, str(run.student))
+    model.mark_loaded()
     mean, std = tuple(card["mean"]), tuple(card["std"])
     return dataclasses.replace(model, inputs=dataclasses.replace(model.inputs, mean=mean, std=std), card=card)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,7 @@ class Model:
         read_scores: Takes class scores from what the network returns; ``None`` where it returns them.
         find_last_map: Finds the last map, where that is not the last feature with more than one position.
         find_levels: Finds the maps of a feature pyramid, by stride in pixels.
+        loaded: Names of its parameters that start from trained weights.
         card: What a run wrote about it; empty where it comes from no run.
     """
 
@@ -36,7 +37,18 @@ class Model:
     read_scores: Callable[[Any], Tensor] | None = None
     find_last_map: Callable[[nn.Module], Layer] | None = None
     find_levels: Callable[[nn.Module], Mapping[int, Layer]] | None = None
+    loaded: frozenset[str] = frozenset()
     card: Mapping[str, Any] = field(default_factory=dict)
+
+    def mark_loaded(self, *, fresh: Collection[str] = (), path: str = "") -> None:
+        """Note that its parameters start from trained weights.
+
+        Args:
+            fresh: Names of the tensors that do not, such as those of a classifier for other classes.
+            path: Of the part that does; all of it by default.
+        """
+        names = {name for name, _ in self.module.named_parameters() if not path or name.startswith(f"{path}.")}
+        self.loaded |= names - set(fresh)
 
     @property
     def output(self) -> Layer:

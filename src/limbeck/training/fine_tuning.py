@@ -10,18 +10,6 @@ from torch import nn
 from limbeck.training.recipe import Budget
 
 
-def loaded_parameters(model: nn.Module, fresh: Collection[str] = (), path: str = "") -> frozenset[str]:
-    """The names of the parameters that a file of weights has filled.
-
-    Args:
-        model: Into which it was loaded.
-        fresh: Names of the tensors that it did not have, such as those of a classifier for other classes.
-        path: Of the part that it was loaded into; all of the model by default.
-    """
-    names = {name for name, _ in model.named_parameters() if not path or name.startswith(f"{path}.")}
-    return frozenset(names - set(fresh))
-
-
 def freeze(model: nn.Module, loaded: Collection[str]) -> None:
     """Keep what was loaded as it is: its weights, and the statistics of its batch norms.
 
@@ -54,8 +42,8 @@ def describe(model: nn.Module, loaded: Collection[str], budget: Budget) -> list[
     share = sum(sizes[name] for name in loaded) / sum(sizes.values())
     if not any(parameter.requires_grad for name, parameter in model.named_parameters() if name in loaded):
         return [f"{share:.0%} of the parameters start from trained weights and stay as they are"]
-    slow, quick = budget.highest_rate * budget.loaded_rate, budget.highest_rate
+    slow, quick = budget.highest_rate * budget.loaded, budget.highest_rate
     return [
-        f"{share:.0%} of the parameters start from trained weights, and learn at a rate of {slow:.2g}; what is new at "
-        f"{quick:.2g}"
+        f"{share:.0%} of the parameters start from trained weights, and learn at a rate of {slow:.3g}; what is new at "
+        f"{quick:.3g}"
     ]

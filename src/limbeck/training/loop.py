@@ -15,7 +15,7 @@ from limbeck.training.advice import advise_on_teacher
 from limbeck.training.build import build, has_unused
 from limbeck.training.checkpoint import load_checkpoint, save_checkpoint
 from limbeck.training.display import Display
-from limbeck.training.fine_tuning import describe
+from limbeck.training.fine_tuning import describe, freeze
 from limbeck.training.loaders import Loaders
 from limbeck.training.losses import Losses
 from limbeck.training.options import RunOptions
@@ -88,6 +88,8 @@ class Training:
     ):
         self.recipe, self.folder, self.accelerator, self.display = recipe, folder, accelerator, display
         self.task, budget = recipe.task, recipe.budget
+        if budget.freeze:
+            freeze(recipe.student, recipe.loaded)
         for note in [*recipe.notes, *describe(recipe.student, recipe.loaded, budget)]:
             display.say(note)
         found = load_checkpoint(folder.checkpoints)

@@ -42,7 +42,7 @@ def make_optimizer(
     Args:
         parameters: All; those that need no gradient are left out.
         budget: Optimizer, decay, and rates.
-        loaded: Those that start from trained weights, with ``budget.loaded_rate`` of the rate.
+        loaded: Those that start from trained weights, with ``budget.loaded`` of the rate.
     """
     slow = {id(parameter) for parameter in loaded}
     groups = [
@@ -51,7 +51,7 @@ def make_optimizer(
             "weight_decay": budget.decay if decayed else 0.0,
             "part": part,
         }
-        for part, chosen in _by_part(parameters, slow, budget.loaded_rate)
+        for part, chosen in _by_part(parameters, slow, budget.loaded)
         for decayed in (True, False)
     ]
     if budget.optimizer == "adamw":

@@ -58,9 +58,11 @@ class Budget:
     """Steps between checkpoints; there is one after each evaluation too."""
     seed: int = 0
     """Of everything random."""
-    loaded_rate: float = 0.1
-    """Learning rate of what starts from trained weights, as a part of that of everything else: a tenth, so that a new
-    classifier learns before it spoils what is below it."""
+    loaded_rate: float | None = None
+    """Learning rate of what starts from trained weights, as a part of that of everything else; by default what is
+    usual: a tenth, but for detectors by SGD all of it."""
+    freeze: bool = False
+    """Keep what starts from trained weights as it is, and train the rest."""
     usual: tyro.conf.Suppress[Usual] = CLASSIFIER
     """Where the rate and decay that are not given come from."""
 
@@ -72,7 +74,7 @@ class Budget:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if self.clip is not None and self.clip <= 0:
             raise ValueError(f"clip is {self.clip}; it must be above 0, or None for no clipping")
-        if not 0 <= self.loaded_rate <= 1:
+        if self.loaded_rate is not None and not 0 <= self.loaded_rate <= 1:
             raise ValueError(f"loaded_rate is {self.loaded_rate}; it is a part of the learning rate, from 0 to 1")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema is {self.ema}; it is a decay between 0 and 1, such as 0.999")
@@ -88,6 +90,11 @@ class Budget:
     def decay(self) -> float:
         """The weight decay."""
         return self.usual.decay(self.optimizer) if self.weight_decay is None else self.weight_decay
+
+    @property
+    def loaded(self) -> float:
+        """The part of the rate at which trained weights learn further."""
+        return self.usual.loaded(self.optimizer) if self.loaded_rate is None else self.loaded_rate
 
     @property
     def warmup(self) -> float:
@@ -114,7 +121,7 @@ class Recipe:
         card: Stored beside the student's weights: what another program must know to use them.
         prepare: Arguments of ``prepare_teacher``, where they are not its defaults.
         teacher_check: Evaluate the teacher first, and stop if it is no better than chance.
-        loaded: Names of the student's parameters that start from trained weights, and learn at ``budget.loaded_rate``.
+        loaded: Names of the student's parameters that start from trained weights; they learn at another rate.
         notes: What the user should read before the run starts.
     """
 

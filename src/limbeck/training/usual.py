@@ -20,6 +20,7 @@ class Usual:
         batch_size: Images a step of which the rates are.
         sgd, adamw: Highest learning rates.
         sgd_decay, adamw_decay: Weight decays.
+        sgd_loaded, adamw_loaded: Parts of the rate at which trained weights learn further.
     """
 
     batch_size: int
@@ -27,6 +28,8 @@ class Usual:
     adamw: float
     sgd_decay: float
     adamw_decay: float = 0.05
+    sgd_loaded: float = 0.1
+    adamw_loaded: float = 0.1
 
     def rate(self, optimizer: Optimizer, batch_size: int) -> float:
         """The highest learning rate for a batch.
@@ -41,10 +44,13 @@ class Usual:
     def decay(self, optimizer: Optimizer) -> float:
         return self.sgd_decay if optimizer == "sgd" else self.adamw_decay
 
+    def loaded(self, optimizer: Optimizer) -> float:
+        return self.sgd_loaded if optimizer == "sgd" else self.adamw_loaded
+
 
 # SGD's rate is ImageNet's in torchvision's and timm's references; AdamW's was the best of three here (docs/log.md).
 CLASSIFIER = Usual(batch_size=256, sgd=0.1, adamw=1.4e-3, sgd_decay=5e-4)
 # As in torchvision's and mmsegmentation's; AdamW's is for encoders from scratch, which they have none of.
 SEGMENTER = Usual(batch_size=8, sgd=0.01, adamw=1e-3, sgd_decay=5e-4)
-# As in torchvision's and mmdetection's, 0.02 for 16 images; AdamW's likewise from scratch.
-DETECTOR = Usual(batch_size=8, sgd=0.01, adamw=1e-3, sgd_decay=1e-4)
+# As in torchvision's and mmdetection's, 0.02 for 16 images, also for a trained backbone; AdamW's likewise from scratch.
+DETECTOR = Usual(batch_size=8, sgd=0.01, adamw=1e-3, sgd_decay=1e-4, sgd_loaded=1.0)

@@ -6,7 +6,7 @@ from limbeck.tasks.classification.load import load_images
 from limbeck.tasks.classification.transforms import TrainImages, ValImages, augmentation
 
 
-@pytest.mark.parametrize("kind", ["photo", "strong", "small", "shift", "none"])
+@pytest.mark.parametrize("kind", ["photo", "strong", "rand", "small", "shift", "none"])
 def test_augmentation_gives_the_wanted_size_and_depends_on_epoch_and_index_alone(kind):
     images, _ = load_images("digits")
     data = TrainImages(images, augmentation(kind, 16), seed=0)
@@ -19,6 +19,15 @@ def test_augmentation_gives_the_wanted_size_and_depends_on_epoch_and_index_alone
     assert torch.equal(first, data[0, 5]["image"])
     others = [data[epoch, 5]["image"] for epoch in range(1, 6)]
     assert all(torch.equal(first, other) for other in others) == (kind == "none")
+
+
+def test_erasing_blacks_out_a_rectangle():
+    white = torch.full((3, 32, 32), 255, dtype=torch.uint8)
+    torch.manual_seed(0)
+    erased = augmentation("none", 32, erasing=1.0)(white)
+    rows, columns = (erased[0] == 0).nonzero(as_tuple=True)
+    assert (erased == 0).sum() == 3 * (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1) > 0
+    assert (augmentation("none", 32)(white) == 255).all()
 
 
 def test_validation_images_keep_their_middle_square():

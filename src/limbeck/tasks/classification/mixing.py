@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from limbeck.core.match import Match
 from limbeck.data.order import Key, seeded
 from limbeck.tasks.classification.dataset import UNLABELLED
 from limbeck.tasks.classification.transforms import Batch, TrainImages
@@ -31,6 +32,20 @@ class Mixing:
 
     def __bool__(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
+
+
+def check_mixing(matches: Iterable[Match]) -> None:
+    """Refuse criteria that ask for the one true class of an image.
+
+    Raises:
+        ValueError: One of the matches has such a criterion.
+    """
+    for match in matches:
+        if match.declared.needs_truth:
+            raise ValueError(
+                f"{match} asks for the true class of an image, and mixed ones have two: leave out --mixup and "
+                "--cutmix, or take KD or ChannelTransform"
+            )
 
 
 class MixedImages(Dataset[Batch]):

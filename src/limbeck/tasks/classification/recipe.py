@@ -17,11 +17,14 @@ from limbeck.models.model import Model
 from limbeck.tasks.classification.dataset import UNLABELLED, Images, first_of_each_class
 from limbeck.tasks.classification.folders import read_unlabelled
 from limbeck.tasks.classification.load import load_images
+from limbeck.tasks.classification.loss import LossOptions
+from limbeck.tasks.classification.mixing import MixedImages, Mixing, check_mixing
 from limbeck.tasks.classification.models import build_classifier
-from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import Augment, TrainImages, ValImages, augmentation
 from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.training.recipe import EXAMPLES, Budget, Recipe
+
+SMALL = 64  # pixels; photo's crops go down to 8 % of an image
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,12 @@ class Data:
     """Use the labels of only this many training images, chosen likewise; the others count as unlabelled."""
     labelled_share: float = 0.25
     """Beside unlabelled images, labelled ones are repeated until they are at least this share of an epoch."""
-    augment: Augment = "photo"
-    """photo: random resized crop and flip; strong: that and TrivialAugment; small: random shift by an eighth and flip;
-    shift: no flip (digits, letters); none."""
+    augment: Augment | None = None
+    """photo: random resized crop and flip; strong: that and TrivialAugment; rand: that and RandAugment; small: random
+    shift by an eighth and flip; shift: no flip (digits, letters); none. By default photo, but small for images of up to 64 pixels, of
+    which a crop can leave too little."""
+    erasing: float = 0.0
+    """Probability that a rectangle of a training image is blacked out."""
     load_size: int | None = None
     """Pixels at which images are augmented, before each model gets its own size. By default the larger of the models'
     sizes, but no more than the shorter side of a typical training image (the median)."""
@@ -64,7 +70,8 @@ def distill(
     layers: Literal["output", "last-map", "stages", "stages-before-activation"] | None = None,
     size: int | None = None,
     teacher_size: int | None = None,
-    label_smoothing: float = 0.0,
+    loss: LossOptions = LossOptions(),
+    mixing: Mixing = Mixing(),
     teacher_options: TeacherOptions = TeacherOptions(),
     budget: Budget = Budget(),
 ) -> Recipe:
@@ -79,7 +86,8 @@ def distill(
         layers: Where to read instead of where the method does: at the output, the last map, or every stage.
         size: The student's image size in pixels; its own by default.
         teacher_size: The teacher's image size in pixels; its own by default.
-        label_smoothing: Label smoothing of the cross entropy.
+        loss: The student's own loss.
+        mixing: Whether images are mixed.
         teacher_options: The teacher.
         budget: Optimizer, schedule and length.
     """
@@ -90,16 +98,19 @@ def distill(
     teacher_model = _model(teacher, teacher_options.teacher_weights, classes, teacher_size, new_head=False)
     load_size, notes = _load_size(data, train_images, [student_model, teacher_model])
     labelled = [index for index, label in enumerate(train_images.labels) if label != UNLABELLED]
-    share = len(labelled) / len(train_images)
+    matches = matching.matches(student_model, teacher_model, layers=layers)
+    if mixing:
+        check_mixing(matches)
     return Recipe(
-        task=Classification(len(classes), student_model.inputs, teacher_model.inputs, label_smoothing, share),
+        task=loss.task(train_images, student_model.inputs, teacher_model.inputs),
         student=student_model.module,
         teacher=teacher_model.module,
-        matches=matching.matches(student_model, teacher_model, layers=layers),
-        train_data=TrainImages(train_images, augmentation(data.augment, load_size), budget.seed),
+        matches=matches,
+        train_data=_train_data(data, train_images, load_size, mixing, budget),
         examples=labelled[:EXAMPLES],
         val_data=ValImages(val_images, load_size),
         budget=budget,
+        loaded=student_model.loaded,
         card=_card(student, student_model, load_size, data),
         notes=[*train_images.notes, *val_images.notes, *notes],
         **teacher_options.recipe,
@@ -111,7 +122,8 @@ def train(
     model: str,
     weights: str | None = None,
     size: int | None = None,
-    label_smoothing: float = 0.0,
+    loss: LossOptions = LossOptions(),
+    mixing: Mixing = Mixing(),
     budget: Budget = Budget(),
 ) -> Recipe:
     """Train an image classifier alone: to make a teacher, or the baseline with the same budget as a distilled student.
@@ -121,7 +133,8 @@ def train(
         model: timm:NAME, torchvision:NAME, FILE.py:FUNCTION, or the folder of a finished run.
         weights: A .safetensors or .pth file to start from, or "pretrained"; a classifier for other classes is left out.
         size: Image size in pixels; the model's own by default.
-        label_smoothing: Label smoothing of the cross entropy.
+        loss: The model's loss.
+        mixing: Whether images are mixed.
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)
@@ -131,11 +144,12 @@ def train(
     built = _model(model, weights, classes, size, new_head=True)
     load_size, notes = _load_size(data, train_images, [built])
     return Recipe(
-        task=Classification(len(classes), built.inputs, label_smoothing=label_smoothing),
+        task=loss.task(train_images, built.inputs),
         student=built.module,
-        train_data=TrainImages(train_images, augmentation(data.augment, load_size), budget.seed),
+        train_data=_train_data(data, train_images, load_size, mixing, budget),
         val_data=ValImages(val_images, load_size),
         budget=budget,
+        loaded=built.loaded,
         card=_card(model, built, load_size, data),
         notes=[*train_images.notes, *val_images.notes, *notes],
     )
@@ -165,6 +179,13 @@ def _images(data: Data) -> tuple[Images, Images]:
     return _with_share(train_images, data.labelled_share), val_images
 
 
+def _train_data(
+    data: Data, images: Images, load_size: int, mixing: Mixing, budget: Budget
+) -> TrainImages | MixedImages:
+    augmented = TrainImages(images, augmentation(augment_of(data, load_size), load_size, data.erasing), budget.seed)
+    return MixedImages(augmented, mixing, len(images.classes)) if mixing else augmented
+
+
 def _with_share(images: Images, share: float) -> Images:
     """Repeat the labelled images, each time with an augmentation of its own, until they are this share of all."""
     labelled = [index for index, label in enumerate(images.labels) if label != UNLABELLED]
@@ -187,7 +208,7 @@ def _with_share(images: Images, share: float) -> Images:
 def _model(name: str, weights: str | None, classes: list[str], size: int | None, *, new_head: bool) -> Model:
     model = build_classifier(name, classes, size)
     if weights is not None:
-        load_weights(model.module, weights, name=name, new_head=new_head)
+        model.mark_loaded(fresh=load_weights(model.module, weights, name=name, new_head=new_head))
     return model
 
 
@@ -195,7 +216,12 @@ def _load_size(data: Data, images: Images, models: list[Model]) -> tuple[int, li
     wanted = [model.inputs.square for model in models]
     size = data.load_size or min(max(wanted), *images.typical_size())
     sizes = " and ".join(map(str, wanted))
-    return size, [f"{len(images)} training images, augmented ({data.augment}) at {size} px, then brought to {sizes} px"]
+    augment = augment_of(data, size)
+    return size, [f"{len(images)} training images, augmented ({augment}) at {size} px, then brought to {sizes} px"]
+
+
+def augment_of(data: Data, load_size: int) -> Augment:
+    return data.augment or ("small" if load_size <= SMALL else "photo")
 
 
 def _card(name: str, model: Model, load_size: int, data: Data) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Classification:
         student, teacher: What each takes.
         label_smoothing: Of the cross entropy, in [0, 1).
         labelled_share: Share of the training images that have a label.
+        class_weights: Of the cross entropy, (K).
     """
 
     metric = "top1"
@@ -34,8 +35,10 @@ class Classification:
         teacher: Inputs | None = None,
         label_smoothing: float = 0.0,
         labelled_share: float = 1.0,
+        class_weights: Tensor | None = None,
     ):
         self.classes, self.label_smoothing, self.labelled_share = classes, label_smoothing, labelled_share
+        self.class_weights = class_weights
         self._for_student = Preprocess(student)
         self._for_teacher = Preprocess(teacher or student)
         self._has_teacher = teacher is not None
@@ -55,10 +58,16 @@ class Classification:
 
         Not over how many this one has: so the number of processes and micro-batches makes no difference.
         """
-        label = batch["label"]
-        total = F.cross_entropy(
-            output.float(), label, ignore_index=UNLABELLED, label_smoothing=self.label_smoothing, reduction="sum"
+        label, target = batch["label"], batch.get("target", batch["label"])
+        each = F.cross_entropy(
+            output.float(),
+            target,
+            None if self.class_weights is None else self.class_weights.to(output.device),
+            ignore_index=UNLABELLED,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
         )
+        total = (each * (label != UNLABELLED)).sum()  # shares of classes have no index to ignore
         return total / (self.labelled_share * len(label))
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:

@@ -14,26 +14,29 @@ from limbeck.data.order import Key, seeded
 from limbeck.data.reader import Reader
 from limbeck.tasks.classification.dataset import Images
 
-Augment = Literal["photo", "strong", "small", "shift", "none"]
-Batch = dict[str, Tensor]  # image (B, 3, S, S) uint8, label (B) int64, index (B) int64
+Augment = Literal["photo", "strong", "rand", "small", "shift", "none"]
+Batch = dict[str, Tensor]  # image (B, 3, S, S) uint8, label (B) int64, index (B) int64; mixed: target (B, K) float32
 
 
-def augmentation(kind: Augment, size: int) -> Callable[[Tensor], Tensor]:
+def augmentation(kind: Augment, size: int, erasing: float = 0.0) -> Callable[[Tensor], Tensor]:
     """An augmentation by torchvision that gives images (3, size, size).
 
-    ``photo``: random resized crop and flip; ``strong``: that and TrivialAugment; ``small``: random shift by an eighth
-    and flip, for images of 32 pixels or so; ``shift``: that without the flip, for digits and letters.
+    ``photo``: random resized crop and flip; ``strong``: that and TrivialAugment (arXiv 2103.10158); ``rand``: that and
+    RandAugment (arXiv 1909.13719); ``small``: random shift by an eighth and flip, for images of 32 pixels or so;
+    ``shift``: that without the flip, for digits and letters. ``erasing`` is the probability that a rectangle is blacked
+    out afterwards (arXiv 1708.04896).
     """
     resized = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
     shifted = [*plain(size), v2.RandomCrop(size, padding=size // 8, padding_mode="reflect")]
     steps: dict[Augment, list[nn.Module]] = {
         "photo": resized,
         "strong": [*resized, v2.TrivialAugmentWide()],
+        "rand": [*resized, v2.RandAugment()],
         "small": [*shifted, v2.RandomHorizontalFlip()],
         "shift": shifted,
         "none": plain(size),
     }
-    compose: Callable[[Tensor], Tensor] = v2.Compose(steps[kind])
+    compose: Callable[[Tensor], Tensor] = v2.Compose([*steps[kind], *[v2.RandomErasing(erasing)] * (erasing > 0)])
     return compose
 
 

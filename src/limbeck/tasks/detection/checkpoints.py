@@ -37,13 +37,15 @@ def load_detector(model: Model, source: str, *, name: str, new_head: bool = Fals
     outputs = _outputs([state[key] for key in other], [own[key] for key in other], len(classes) + 1)
     described = f"{name} from {source}"
     unknown = sorted(set(classes) - set(COCO[1:]))
-    notes = []
+    notes: list[str] = []
+    fresh: list[str] = []
     if outputs == len(COCO) and not unknown:
         places = [0, *(COCO.index(each) for each in classes)]
         state |= {key: _rows_of(state[key], places, by_class="bbox_pred" in key) for key in other}
         notes = [f"{described}: of its outputs for COCO's categories, those named as the {len(classes)} classes"]
     elif outputs and new_head:
         state |= {key: own[key] for key in other}
+        fresh = other
         layers = dict.fromkeys(key.rpartition(".")[0] for key in other)
         notes = [f"{described} is of {outputs - 1} classes, not {len(classes)}: {', '.join(layers)} start fresh"]
     elif outputs:
@@ -53,6 +55,7 @@ def load_detector(model: Model, source: str, *, name: str, new_head: bool = Fals
             f"limbeck train detection --model {name} --weights {source}"
         )
     load_tensors(model.module, state, source)
+    model.mark_loaded(fresh=fresh)
     return notes
 
 

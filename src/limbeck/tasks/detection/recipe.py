@@ -141,6 +141,7 @@ def distill(
         matches=matches,
         **teacher_options.recipe,
         **_of_data(data, train_objects, val_objects, budget, masks, notes),
+        loaded=student_model.loaded,
         card=_card(student, student_model, data, masks=masks),
     )
 
@@ -174,6 +175,7 @@ def train(
     return Recipe(
         student=built.module,
         **_of_data(data, train_objects, val_objects, budget, masks, notes),
+        loaded=built.loaded,
         card=_card(model, built, data, masks=masks),
     )
 
@@ -206,6 +208,8 @@ def _model(
 
 def _inherit(student: Model, teacher: Model) -> list[str]:
     fresh = inherit(student.module, teacher.module)
+    body = {name for name in student.module.state_dict() if name.startswith("backbone.body.")}
+    student.mark_loaded(fresh={*fresh, *body})
     rest = f"; {len(fresh)} tensors have no counterpart ({', '.join(fresh[:3])}, ...)" if fresh else ""
     return [f"the student's neck and heads start from the teacher's{rest}"]
 

@@ -139,6 +139,7 @@ def distill(
         matches=matching.matches(*compared, layers=layers),
         **_of_data(data, train_masks, val_masks, budget, inputs),
         **teacher_options.recipe,
+        loaded=student_model.loaded,
         card=_card(student, student_model, train_masks, data),
     )
 
@@ -169,6 +170,7 @@ def train(
         task=loss.task(train_masks, built.inputs),
         student=built.module,
         **_of_data(data, train_masks, val_masks, budget, [built.inputs]),
+        loaded=built.loaded,
         card=_card(model, built, train_masks, data),
     )
 
@@ -209,7 +211,7 @@ def _model(name: str, weights: str | None, backbone: str | None, classes: list[s
     if backbone is not None:
         load_backbone(model, backbone)
     if weights is not None:
-        load_weights(model.module, weights, name=name, new_head=True)
+        model.mark_loaded(fresh=load_weights(model.module, weights, name=name, new_head=True))
     return model
 
 
