@@ -80,9 +80,8 @@ class Runs:
             found.epochs,
             teacher=str(self.options.out / f"{found.folder}-teacher-{cell.teacher}"),
             student=MODELS[cell.student],
-            method=name,
             layers=layers or None,
-            teacher_check=False,  # its own run has measured it
+            method=name,
         )
         run = f"{cell.data}-{cell.student}-{cell.optimizer}-{cell.teacher}-{method}-{seed}"
         return self._outcome(run, found.metric, make)

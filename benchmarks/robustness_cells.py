@@ -10,6 +10,8 @@ from typing import Any, Literal
 from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.detection import instance
 from limbeck.tasks.detection import recipe as detection
+from limbeck.tasks.detection.recipe import LevelOptions
+from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.tasks.semantic import recipe as semantic
 from limbeck.training.recipe import Budget, Recipe
 
@@ -47,6 +49,11 @@ class Set:
         make: Callable[..., Recipe] = module.distill if "teacher" in given else module.train
         if self.task == "classification":
             given["size"] = self.size
+        if "teacher" in given:
+            given["matching"] = MatchOptions(method=(given.pop("method"),))
+            given["teacher_options"] = TeacherOptions(teacher_check=False)  # its own run has measured it
+            layers = given.pop("layers")
+            given |= {"levels": LevelOptions(layers)} if module in (detection, instance) else {"layers": layers}
         return make(self._images(data), budget=budget, **given)
 
     def _images(self, data: str) -> Any:

@@ -44,8 +44,8 @@ class Data:
     """Beside unlabelled images, labelled ones are repeated until they are at least this share of an epoch."""
     augment: Augment | None = None
     """photo: random resized crop and flip; strong: that and TrivialAugment; rand: that and RandAugment; small: random
-    shift by an eighth and flip; shift: no flip (digits, letters); none. By default photo, but small for images of up to 64 pixels, of
-    which a crop can leave too little."""
+    shift by an eighth and flip; shift: no flip (digits, letters); none. By default photo, but small for images of up
+    to 64 pixels, of which a crop can leave too little."""
     erasing: float = 0.0
     """Probability that a rectangle of a training image is blacked out."""
     load_size: int | None = None
