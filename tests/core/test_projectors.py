@@ -223,3 +223,15 @@ def test_example_leaves_no_trace_in_the_batch_norm_of_a_projector():
     assert projector[1].num_batches_tracked == 0
     assert not projector[1].running_mean.any()
     assert projector.training
+
+
+@pytest.mark.parametrize("make", [conv1x1, conv1x1_if_needed, orthogonal])
+@pytest.mark.parametrize(("depth", "mode"), [(2, "area"), (6, "trilinear")])
+def test_volumes_are_mapped_over_their_channels_and_brought_to_the_teachers_depth_height_and_width(make, depth, mode):
+    student, teacher = torch.randn(2, 4, 4, 6, 6), torch.randn(2, 8, depth, 3 * depth // 2, 3 * depth // 2)
+    fitted = fit_grid(student, teacher)
+    torch.testing.assert_close(fitted, F.interpolate(student, teacher.shape[2:], mode=mode))
+    projector = make(fitted, teacher)
+    projected = projector(fitted)
+    assert projected.shape == teacher.shape
+    torch.testing.assert_close(projector(fitted[:, :, :1, :1, :1]), projected[:, :, :1, :1, :1])

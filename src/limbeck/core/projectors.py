@@ -17,6 +17,8 @@ from torch.nn.utils.parametrizations import orthogonal as orthogonal_parametriza
 
 from limbeck.core.precision import exact
 
+CONVOLUTION = {4: nn.Conv2d, 5: nn.Conv3d}  # by number of dimensions: of a map, and of a volume
+LINEAR = {4: "bilinear", 5: "trilinear"}
 MakeProjector = Callable[[Tensor, Tensor], nn.Module]  # from one example of the student's and the teacher's feature
 
 
@@ -72,28 +74,32 @@ class pooled:  # noqa: N801 - it is used as a function: Layer("layer4", read=poo
 
 
 def fit_grid(student: Tensor, teacher: Tensor) -> Tensor:
-    """Bring a student map (B, C, H, W) to the teacher's height and width: by area when it shrinks, else bilinearly."""
-    if student.ndim != 4 or teacher.ndim != 4 or student.shape[-2:] == teacher.shape[-2:]:
+    """Bring a student map (B, C, H, W) to the teacher's height and width: by area when it shrinks, else bilinearly.
+
+    One of videos or volumes (B, C, D, H, W) likewise, with its depth.
+    """
+    size = teacher.shape[2:]
+    if student.ndim not in LINEAR or student.ndim != teacher.ndim or student.shape[2:] == size:
         return student
-    size = teacher.shape[-2:]
-    if size[0] <= student.shape[-2] and size[1] <= student.shape[-1]:
+    if all(there <= here for here, there in zip(student.shape[2:], size, strict=True)):
         return F.interpolate(student, size, mode="area")
-    return F.interpolate(student, size, mode="bilinear", align_corners=False)
+    return F.interpolate(student, size, mode=LINEAR[student.ndim], align_corners=False)
 
 
 def conv1x1(student: Tensor, teacher: Tensor) -> nn.Module:
     """Map the student's channels to the teacher's linearly: the regressor of FitNets, https://arxiv.org/abs/1412.6550.
 
-    For maps (B, C, H, W) a 1x1 convolution, for tokens (B, N, D) and vectors (B, D) the same map as a linear layer.
+    For maps (B, C, H, W) and volumes (B, C, D, H, W) a 1x1 convolution; for tokens (B, N, D) and vectors (B, D)
+    the same map as a linear layer.
     """
-    if student.ndim == 4:
-        return nn.Conv2d(student.shape[1], teacher.shape[1], kernel_size=1)
+    if student.ndim in CONVOLUTION:
+        return CONVOLUTION[student.ndim](student.shape[1], teacher.shape[1], kernel_size=1)
     return nn.Linear(student.shape[-1], teacher.shape[-1])
 
 
 def conv1x1_if_needed(student: Tensor, teacher: Tensor) -> nn.Module:
     """``conv1x1`` where the numbers of channels differ, nothing where they are equal."""
-    channel = 1 if student.ndim == 4 else -1
+    channel = 1 if student.ndim in CONVOLUTION else -1
     return nn.Identity() if student.shape[channel] == teacher.shape[channel] else conv1x1(student, teacher)
 
 
@@ -125,7 +131,7 @@ class orthogonal(nn.Module):  # noqa: N801 - a projector, as the functions above
 
     def __init__(self, student: Tensor, teacher: Tensor):
         super().__init__()
-        self.channel = 1 if student.ndim == 4 else -1
+        self.channel = 1 if student.ndim in CONVOLUTION else -1
         linear = nn.Linear(student.shape[self.channel], teacher.shape[self.channel], bias=False)
         self.linear = orthogonal_parametrization(linear)
 
