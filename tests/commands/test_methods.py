@@ -16,8 +16,15 @@ def test_methods_are_listed_with_paper_weight_and_projector(capsys):
     assert [row[0] for row in rows[2:]] == list(METHODS)
     cells = {row[0]: row for row in rows}
     assert cells["ChannelTransform"][1] == "arXiv 2303.13212"
-    assert cells["ChannelDistillation"][3:] == ["stages", "conv_bn_relu", "6", f"{256 * 256 + 2 * 256:,}"]
+    assert cells["ChannelDistillation"][3:6] == ["stages", "conv_bn_relu_if_positive", "6"]
+    assert cells["ChannelDistillation"][-1] == f"{256 * 256 + 2 * 256:,}"
     assert cells["ChannelTransform"][-1] == f"{2 * (256 * 256 + 256):,}"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_published_weight_says_what_it_belongs_to_and_auto_belongs_to_anything(name):
+    assert bool(METHODS[name].published) == (METHODS[name].weight != "auto")
+    assert not METHODS[name].published or re.search(r"[\d,]+ classes.* batch \d+", METHODS[name].published)
 
 
 def test_every_method_has_an_entry_and_every_entry_a_use():

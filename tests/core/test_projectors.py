@@ -15,6 +15,7 @@ from limbeck import (
     conv1x1_if_needed,
     conv_bn,
     conv_bn_relu,
+    conv_bn_relu_if_positive,
     first,
     orthogonal,
     pooled,
@@ -126,6 +127,15 @@ def test_conv_bn_standardises_a_linear_map_over_the_batch(make, after):
     torch.testing.assert_close(projector(student), after((projected - mean) / (variance + 1e-5).sqrt()))
     assert projector(student).shape == teacher.shape
     assert projector[0].bias is None
+
+
+@pytest.mark.parametrize(
+    ("lowest", "layers"), [(0.0, [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]), (-0.1, [nn.Conv2d, nn.BatchNorm2d])]
+)
+def test_a_relu_follows_only_features_that_are_nowhere_below_zero(lowest, layers):
+    student, teacher = example(MAP)
+    projector = conv_bn_relu_if_positive(student, teacher.clamp(min=lowest))
+    assert [type(layer) for layer in projector] == layers
 
 
 @pytest.mark.parametrize("make", [conv_bn, conv_bn_relu])

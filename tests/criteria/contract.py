@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -168,6 +169,10 @@ CRITERIA = [
     *cases("ChannelDistillation", plain(criteria.ChannelDistillation), random, MAPS + TOKENS),
     *cases("ChannelTransform", channel_transform, positive, MAPS + TOKENS),
     *cases("Cosine", plain(criteria.Cosine), random, MAPS + TOKENS),
+    *cases("Cosine map", plain(partial(criteria.Cosine, over="map")), random, MAPS + TOKENS),
+    *cases(
+        "Cosine standardised", plain(partial(criteria.Cosine, standardise=True)), random, MAPS + TOKENS, minimum=None
+    ),  # its minimum is at the standardised teacher
     *cases("CWD", plain(criteria.CWD), random, MAPS + TOKENS),
     *cases("DIST", plain(criteria.DIST), random, [(3, 5), (2, 4, 3, 1)], minimum=1e-5),  # its eps keeps it from 0
     *cases("DKD", plain(criteria.DKD), random, LOGITS, truth=classes),

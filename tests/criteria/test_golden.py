@@ -32,6 +32,8 @@ BOXES = [torch.tensor([[0.3, 0.05, 0.7, 0.2]])] * 3  # rows 0 and 1, columns 1 t
         (criteria.Cosine(0, 1), 0.644975),
         (criteria.Cosine(), 0.961359),
         (criteria.Cosine(0.5, 0.5), 0.820744),
+        (criteria.Cosine(over="map"), 0.946417),  # by Theia's code, 59d0448
+        (criteria.Cosine(over="map", standardise=True), 0.942826),
     ],
     ids=str,
 )

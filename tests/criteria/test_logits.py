@@ -192,3 +192,37 @@ def test_guided_kd_is_zero_where_the_teacher_is_never_right():
     value, found = gradient(lambda student: GuidedKD()(student, TEACHER, (RIGHT + 1) % 5))
     assert value == 0
     assert not found.any()
+
+
+# --- two classes ---
+
+
+@pytest.mark.parametrize("criterion", [KD(standardise=True), DKD(standardise=True)], ids=str)
+def test_standardised_logits_of_two_classes_are_refused(criterion):
+    truth = (LABELS % 2,) if hasattr(criterion, "needs_truth") else ()
+    with pytest.raises(ValueError, match=r"logits of two classes are 0\.71 and -0.71, whatever they were.* leave"):
+        criterion(STUDENT[:, :2], TEACHER[:, :2], *truth)
+
+
+def test_dkd_of_two_classes_is_kd_and_is_refused_where_only_the_others_count():
+    student, teacher, labels = STUDENT[:, :2], TEACHER[:, :2], LABELS % 2
+    torch.testing.assert_close(DKD()(student, teacher, labels), KD()(student, teacher))
+    with pytest.raises(ValueError, match="target=0 compares the other classes alone, and of two classes there is only"):
+        DKD(target=0)(student, teacher, labels)
+
+
+# --- high temperatures ---
+
+
+def without_label(logits):
+    return torch.stack([torch.cat([row[:label], row[label + 1 :]]) for row, label in zip(logits, LABELS, strict=True)])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1000.0])
+def test_the_true_class_is_left_out_at_any_temperature(temperature):
+    student, teacher = without_label(STUDENT), without_label(TEACHER)
+    expected = KD(temperature)(student, teacher)
+    torch.testing.assert_close(DKD(0, 1, temperature)(STUDENT, TEACHER, LABELS), expected)
+    entropy = F.cross_entropy(student / temperature, (teacher / temperature).softmax(1)) * temperature**2
+    found = NKD(1, temperature)(STUDENT, TEACHER, LABELS) - NKD(0, temperature)(STUDENT, TEACHER, LABELS)
+    torch.testing.assert_close(found, entropy)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from limbeck import Capture, Distiller, EarlyDecay, Layer, Match, conv1x1, prepare_teacher
-from limbeck.core.projectors import conv1x1_if_needed, conv_bn_relu, tokens_to_map
+from limbeck.core.projectors import conv1x1_if_needed, conv_bn_relu_if_positive, tokens_to_map
 from limbeck.criteria import CWD, ChannelTransform
 from limbeck.data.inputs import Inputs
 from limbeck.methods.pairing import make_matches
@@ -68,7 +68,7 @@ def test_mgd_masks_positions_of_pyramids_unless_it_is_told_otherwise(matches_of)
 
 def test_levels_have_no_projector_that_ends_in_a_relu(matches_of):
     assert {match.make_projector for match in matches_of("CWD")} == {conv1x1_if_needed}
-    assert {match.make_projector for match in matches_of("CWD", layers="stages")} == {conv_bn_relu}
+    assert {match.make_projector for match in matches_of("CWD", layers="stages")} == {conv_bn_relu_if_positive}
     assert {match.make_projector for match in matches_of("CWD", projector="conv1x1")} == {conv1x1}
     assert {match.make_projector for match in matches_of("ChannelTransform")} == {None}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck import Distiller, EarlyDecay, WarmUp, conv1x1, conv_bn, conv_bn_relu, criteria
+from limbeck import Distiller, EarlyDecay, WarmUp, conv1x1, conv_bn, conv_bn_relu_if_positive, criteria
 from limbeck.data.inputs import Inputs
 from limbeck.methods.pairing import make_matches, used_in
 from limbeck.methods.spelling import find_method, weight_of
@@ -100,7 +100,7 @@ def test_layers_weight_and_projector_can_be_named():
     assert layers_of([match]) == [(("1",), ("0",))]
     assert match.weight == 0.25
     assert match.make_projector is conv1x1
-    assert matches_of("CWD")[0].make_projector is conv_bn_relu
+    assert matches_of("CWD")[0].make_projector is conv_bn_relu_if_positive
     assert matches_of("CWD", projector="off")[0].make_projector is None
     assert matches_of("OFD")[0].make_projector is conv_bn
 

@@ -17,7 +17,7 @@ from limbeck.methods.table import FURTHER_PAPERS, METHODS, Method
 from limbeck.models.run_folder import RunFolder
 from limbeck.training.display import wide_console
 
-COLUMNS = ("method", "paper", "compares", "read at", "projector", "weight", "cost: parameters")
+COLUMNS = ("method", "paper", "compares", "read at", "projector", "weight", "published with", "cost: parameters")
 
 
 def methods(arguments: list[str]) -> None:
@@ -50,7 +50,7 @@ def row_of(name: str, method: Method) -> list[str]:
     projector = method.projector.__name__ if method.projector else ""
     weight = f"{method.weight:g}" if isinstance(method.weight, float) else str(method.weight)
     trained = f"{trained_parameters(method):,}"
-    return [name, source(method.paper), method.compares, method.reads, projector, weight, trained]
+    return [name, source(method.paper), method.compares, method.reads, projector, weight, method.published, trained]
 
 
 def trained_parameters(method: Method) -> int:

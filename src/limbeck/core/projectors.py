@@ -122,6 +122,14 @@ def conv_bn_relu(student: Tensor, teacher: Tensor) -> nn.Sequential:
     return conv_bn(student, teacher).append(nn.ReLU())
 
 
+def conv_bn_relu_if_positive(student: Tensor, teacher: Tensor) -> nn.Sequential:
+    """``conv_bn_relu`` where nothing of the teacher's feature is below 0, as after a ReLU; elsewhere ``conv_bn``.
+
+    What a ReLU gives cannot follow the negative values of a transformer, a ConvNeXt or a pyramid.
+    """
+    return (conv_bn if (teacher < 0).any() else conv_bn_relu)(student, teacher)
+
+
 class orthogonal(nn.Module):  # noqa: N801 - a projector, as the functions above
     """A linear map whose matrix is kept orthogonal, so that it cannot learn in the student's place: VkD.
 

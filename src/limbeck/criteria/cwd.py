@@ -14,7 +14,8 @@ class CWD(nn.Module):
 
     ``temperature**2 / (B * C) * sum_{b, c} KL(softmax_hw(teacher / temperature) || softmax_hw(student / temperature))``
     (Shu et al., arXiv 2011.13256). The distribution ignores a constant added to a channel. For features of other
-    channels the authors put a 1x1 convolution, batch norm and ReLU before it: ``projector=conv_bn_relu``.
+    channels the authors put a 1x1 convolution, batch norm and ReLU before it: ``projector=conv_bn_relu``,
+    whose ReLU is for teachers' features without negative values.
 
     Args:
         temperature: The paper's T: 4 on logit maps with weight 3; 1 on features, with weight 5 to 10 in later work.

@@ -25,8 +25,9 @@ class FGD(nn.Module):
     2111.11837).
 
     Args:
-        foreground, background, attention, relation: The paper's alpha, beta, gamma and lambda, for RetinaNet; a
-            twentieth of them, with lambda a tenth, for two-stage detectors; 1.6 times for FCOS and RepPoints.
+        foreground, background, attention, relation: The paper's alpha, beta, gamma and lambda, for RetinaNet; 1.6
+            times them for FCOS and RepPoints; for two-stage detectors 5e-5, 2.5e-5, 5e-5 and 5e-7, which is a twentieth
+            of the first two and a tenth of the last two.
         temperature: Of the attention; 0.8 for FCOS.
 
     Shapes:

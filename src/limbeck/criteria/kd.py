@@ -22,7 +22,7 @@ class KD(nn.Module):
         student, teacher: logits (B, K), or (B, K, H, W) where every position counts as an image; gives a scalar.
 
     Raises:
-        ValueError: The numbers of classes differ.
+        ValueError: The numbers of classes differ, or there are two and ``standardise`` is set.
 
     >>> import torch
     >>> KD()(torch.zeros(2, 3), torch.zeros(2, 3))

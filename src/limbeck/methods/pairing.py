@@ -8,7 +8,7 @@ from typing import Any, Literal
 from limbeck.core.capture import Layer
 from limbeck.core.criterion import name_of
 from limbeck.core.match import Match
-from limbeck.core.projectors import conv1x1_if_needed, conv_bn_relu, pooled
+from limbeck.core.projectors import pooled
 from limbeck.methods.spelling import find_method, weight_of
 from limbeck.methods.table import FURTHER_PAPERS, PROJECTORS, SCHEDULES, Reads
 from limbeck.models.features import before_activation
@@ -58,10 +58,7 @@ def make_matches(
         pairs = [(student.levels[stride], teacher.levels[stride]) for stride in common]
     else:
         pairs = pairs_of(reads, student, teacher, student_layers, teacher_layers)
-    chosen = None if reads == "output" else spelt.projector
-    if reads == "levels" and chosen is conv_bn_relu:
-        chosen = conv1x1_if_needed  # a pyramid's levels have negative values, which nothing after a ReLU can follow
-    chosen = chosen if projector is None else PROJECTORS[projector]
+    chosen = spelt.projector_at(reads) if projector is None else PROJECTORS[projector]
     weights = [spelt.weight if weight is None else weight_of(weight)] * len(pairs)
     if reduction is not None:
         if reads != "levels" or not isinstance(weights[0], int | float):

@@ -37,7 +37,7 @@ def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable
         name, _, options = spec.partition(":")
         method = METHODS[known(name, METHODS, "method")]
     given = options_of(options, method.criterion, name)
-    given = {**method.on_levels, **given} if on_levels else given
+    given = {**method.on_levels.options, **given} if on_levels else given
     return method, lambda: method.criterion(**given)
 
 

@@ -13,7 +13,9 @@ from limbeck.methods.pairing import make_matches
 from limbeck.methods.spelling import find_method
 from limbeck.models.model import Model
 
-ProjectorName = Literal["off", "conv1x1", "conv1x1_if_needed", "conv_bn", "conv_bn_relu", "orthogonal"]
+ProjectorName = Literal[
+    "off", "conv1x1", "conv1x1_if_needed", "conv_bn", "conv_bn_relu", "conv_bn_relu_if_positive", "orthogonal"
+]
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

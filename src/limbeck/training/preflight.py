@@ -72,8 +72,10 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
             f"{match} gives no gradient to {match.student[0]}; does the criterion detach what it is given?"
         )
     gradients = torch.autograd.grad(value, [*every, *weights.values()], allow_unused=True)
-    # Behind a layer that starts at zero, as some do on purpose, gradients are zero at first, but not absent.
-    starts_at_zero = any(weight.ndim > 1 and not weight.any() for weight in weights.values())
+    # Behind a layer or norm that starts at zero, as some do on purpose, gradients are zero at first, but not absent.
+    starts_at_zero = any(
+        (weight.ndim > 1 or name.endswith("weight")) and not weight.any() for name, weight in weights.items()
+    )
     for name, gradient in zip([*map(str, match.student), *weights], gradients, strict=True):
         if gradient is None or not (gradient.any() or (starts_at_zero and name in weights)):
             raise ValueError(f"{match} gives no gradient to {name}, so that would never learn")

@@ -57,7 +57,16 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def standardised(logits: Tensor) -> Tensor:
-    """Logits less their mean, over their standard deviation, for each row: https://arxiv.org/abs/2403.01427."""
+    """Logits less their mean, over their standard deviation, for each row: https://arxiv.org/abs/2403.01427.
+
+    Raises:
+        ValueError: There are two classes, whose standardised logits are the same constants for every image.
+    """
+    if logits.shape[-1] < 3:
+        raise ValueError(
+            "standardised logits of two classes are 0.71 and -0.71, whatever they were, so a student learns nothing "
+            "but the order from them; leave standardise out"
+        )
     return (logits - logits.mean(-1, keepdim=True)) / (1e-7 + logits.std(-1, keepdim=True))
 
 
