@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from limbeck.tasks.detection.dataset import load_coco, read_coco
+from limbeck.tasks.detection.coco import read_coco
+from limbeck.tasks.detection.load import load_objects
 from tests.places import SHARED_DATA
 
 HEIGHT, WIDTH = 30, 40
@@ -127,7 +128,7 @@ def test_both_parts_are_found_where_coco_has_them(tmp_path, file, folder, name):
         entries = [image(identity, file_name=name.format(identity, part=part))]
         content = {"images": entries, "annotations": [annotation(1, identity)], "categories": CATEGORIES}
         (tmp_path / "annotations" / file.format(part)).write_text(json.dumps(content))
-    train, val = load_coco(tmp_path)
+    train, val = load_objects(tmp_path)
     assert [int(part.read(0)[0, 0, 0]) for part in (train, val)] == [1, 2]
     assert [part.images[0].boxes.tolist() for part in (train, val)] == [[[2, 2, 12, 12]]] * 2
 
@@ -135,29 +136,59 @@ def test_both_parts_are_found_where_coco_has_them(tmp_path, file, folder, name):
 def test_test_stands_in_for_val(tmp_path):
     write_part(tmp_path, "train", [image(1)], [annotation(1)])
     write_part(tmp_path, "test", [image(2)], [annotation(1, 2)])
-    assert [each.id for each in load_coco(tmp_path)[1].images] == [2]
+    assert [each.id for each in load_objects(tmp_path)[1].images] == [2]
 
 
 def test_missing_folders_and_files_are_named(tmp_path):
     with refused("no folder", "nothing", "should hold annotations/ and the images"):
-        load_coco(tmp_path / "nothing")
-    with refused("annotations has none of instances_train.json, instances_train2017.json, nor train.json"):
-        load_coco(tmp_path)
+        load_objects(tmp_path / "nothing")
+    with refused("has no annotations that are known: COCO's annotations/instances_train.json", "YOLO's data.yaml"):
+        load_objects(tmp_path)
+    write_part(tmp_path, "val", [image(1)], [annotation(1)])
+    with refused("has no training images, only val"):
+        load_objects(tmp_path)
     write_part(tmp_path, "train", [image(1)], [annotation(1)])
-    with refused("annotations has none of instances_val.json", "nor val.json"):
-        load_coco(tmp_path)
+    with refused("has no test images; it has train, val"):
+        load_objects(tmp_path, split="test")
+
+
+def test_a_tenth_is_held_out_where_nothing_else_is(tmp_path):
+    write_part(tmp_path, "train", [image(n) for n in range(20)], [annotation(n, n) for n in range(20)])
+    train, val = load_objects(tmp_path)
+    assert (len(train), len(val)) == (18, 2)
+    assert sorted(each.id for part in (train, val) for each in part.images) == list(range(20))
+    assert "held out of" in val.origin
+    (tmp_path / "annotations" / "instances_dev.json").write_text("{}")
+    with refused("instances_dev.json is of no part that is known"):
+        load_objects(tmp_path)
 
 
 def test_parts_with_other_categories_are_refused(tmp_path):
     write_part(tmp_path, "train", [image(1)], [annotation(1)])
     write_part(tmp_path, "val", [image(2)], [annotation(1, 2)], CATEGORIES[::-1])
-    assert load_coco(tmp_path)[1].classes == ["cat", "dog"]
+    assert load_objects(tmp_path)[1].classes == ["cat", "dog"]
     write_part(tmp_path, "val", [image(2)], [annotation(1, 2)], [CATEGORIES[0], {"id": 7, "name": "cow"}])
-    with refused("training and validation have not the same categories", "7 cow, 7 dog"):
-        load_coco(tmp_path)
-    write_part(tmp_path, "val", [image(2)], [annotation(1, 2)], [CATEGORIES[0], {"id": 8, "name": "dog"}])
-    with refused("only one has 7 dog, 8 dog"):
-        load_coco(tmp_path)
+    with refused("training and validation have not the same categories", "cow, dog"):
+        load_objects(tmp_path)
+
+
+def test_categories_are_the_same_by_their_names_whatever_their_ids(tmp_path):
+    write_part(tmp_path, "train", [image(1)], [annotation(1)])
+    other = [{"id": 5, "name": "dog"}, {"id": 9, "name": "cat"}]
+    write_part(tmp_path, "val", [image(2)], [annotation(1, 2, category_id=5)], other)
+    val = load_objects(tmp_path)[1]
+    assert (val.classes, val.ids) == (["cat", "dog"], [9, 5])
+    assert val.images[0].labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("crowd", [True, False])
+def test_a_part_without_an_object_is_refused(tmp_path, part, crowd):
+    for identity, name in enumerate(("train", "val")):
+        there = [annotation(1, identity, iscrowd=int(name == part))]
+        write_part(tmp_path, name, [image(identity)], there if crowd or name != part else [])
+    with refused("none of the 1 images", part, "has an object: nothing to"):
+        load_objects(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -376,6 +407,11 @@ BAD_OUTLINES = [
     ({"size": [HEIGHT, WIDTH], "counts": [3, 4]}, "run lengths of 7 pixels, not 1200"),
     ({"size": [HEIGHT, WIDTH], "counts": [3, -4, 1201]}, "the run lengths [3, -4, 1201]"),
     ({"size": [HEIGHT, WIDTH], "counts": [0.5, 1199.5]}, "the run lengths [0.5"),
+    ([[2, 2, 12, 12, 22, 22]], "the outline [[2, 2, 12, 12, 22, 22]], of no area in its image of 40x30 pixels"),
+    ([[-9, 2, -2, 2, -2, 12]], "of no area in its image"),
+    ([[2, 31, 12, 31, 12, 40]], "of no area in its image"),
+    ({"size": [HEIGHT, WIDTH], "counts": [WIDTH * HEIGHT]}, "run lengths of no pixel"),
+    ({"size": [HEIGHT, WIDTH], "counts": "`U1"}, "run lengths of no pixel"),
     ({"size": [HEIGHT, WIDTH], "counts": "34="}, "run lengths that cannot be decoded"),
     ({"size": [HEIGHT, WIDTH], "counts": ""}, "run lengths that cannot be decoded"),
     ({"size": [HEIGHT, WIDTH], "counts": "\xff~é"}, "run lengths that cannot be decoded"),
@@ -411,18 +447,18 @@ def unpacked(archive, folder):
 
 @pytest.mark.shared_data
 def test_photographs_of_blood_cells_are_read(tmp_path):
-    train, val = load_coco(unpacked("bccd.zip", tmp_path))
+    train, val = load_objects(unpacked("bccd.zip", tmp_path))
     assert (len(train), len(val)) == (205, 87)
     assert train.classes == val.classes == ["RBC", "WBC", "Platelets"]
     assert [sum(len(image.boxes) for image in part.images) for part in (train, val)] == [2804, 1137]
     assert train.read(0).shape == (3, 480, 640)
     with refused("annotation 1 has no outline"):
-        load_coco(tmp_path / "bccd", outlines=True)
+        load_objects(tmp_path / "bccd", outlines=True)
 
 
 @pytest.mark.shared_data
 def test_photographs_of_coco_are_read(tmp_path):
-    train, val = load_coco(unpacked("coco128.zip", tmp_path), outlines=True)
+    train, val = load_objects(unpacked("coco128.zip", tmp_path), outlines=True)
     assert (len(train), len(val)) == (100, 100)
     assert len(train.classes) == 80
     assert [sum(len(image.outlines) for image in part.images) for part in (train, val)] == [745, 712]

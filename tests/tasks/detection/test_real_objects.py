@@ -6,7 +6,7 @@ import pytest
 
 from limbeck.cli import main
 from limbeck.models.run_folder import read_card
-from limbeck.tasks.detection.dataset import load_coco
+from limbeck.tasks.detection.load import load_objects
 from limbeck.tasks.detection.task import average_precision
 from tests.places import SHARED_DATA
 
@@ -33,7 +33,7 @@ def photographs(tmp_path_factory):
 
 def test_the_truth_itself_has_an_average_precision_of_one(photographs):
     for name, kind in (("bccd", "bbox"), ("coco128", "segm")):
-        _, val = load_coco(photographs / name, on_bad="skip", outlines=kind == "segm")
+        _, val = load_objects(photographs / name, on_bad="skip", outlines=kind == "segm")
         found = []
         for image in val.images:
             for place, (left, top, right, bottom) in enumerate(image.boxes.tolist()):

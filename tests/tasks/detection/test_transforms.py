@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from limbeck.tasks.detection.dataset import Annotated, Objects, load_coco
+from limbeck.tasks.detection.dataset import Annotated, Objects
+from limbeck.tasks.detection.load import load_objects
 from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, augmentation, collate, drawn
 from tests.tasks.detection.test_dataset import unpacked
 
@@ -266,7 +267,7 @@ def test_only_the_objects_that_are_kept_are_drawn(tmp_path):
 
 @pytest.mark.shared_data
 def test_masks_of_photographs_have_the_area_and_the_box_that_the_json_says(tmp_path):
-    train, _ = load_coco(unpacked("coco128.zip", tmp_path), outlines=True)
+    train, _ = load_objects(unpacked("coco128.zip", tmp_path), outlines=True)
     areas, boxes = [], []
     for image in train.images:
         masks = drawn(image, torch.ones_like(image.crowd))
@@ -280,7 +281,7 @@ def test_masks_of_photographs_have_the_area_and_the_box_that_the_json_says(tmp_p
 
 @pytest.mark.shared_data
 def test_a_photograph_keeps_its_masks_in_its_boxes(tmp_path):
-    train, _ = load_coco(unpacked("coco128.zip", tmp_path), outlines=True)
+    train, _ = load_objects(unpacked("coco128.zip", tmp_path), outlines=True)
     data = TrainObjects(train, augmentation([192, 224, 256], 400, colour=0.2), seed=0, masks=True)
     inside = []
     for index in range(0, 100, 10):

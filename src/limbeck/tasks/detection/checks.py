@@ -7,20 +7,13 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
-from limbeck.data.images import said_otherwise
+from limbeck.data.problems import Problem
 
 Entry = dict[str, Any]
 BEYOND = 1  # pixels that a box may reach over its image's edge, for annotation tools that round
 LARGEST = 1e12  # what is not below, as infinity and NaN, is no number of pixels
-
-
-class Problem(NamedTuple):
-    """Why an image or an annotation cannot be used."""
-
-    kind: str  # which are counted together
-    what: str
 
 
 def read_json(file: Path) -> Entry:
@@ -55,7 +48,8 @@ def place_of(folder: Path, name: str) -> Path:
     return next(filter(os.path.isfile, places), places[0])
 
 
-def image_problem(entry: Entry, folder: Path) -> Problem | None:
+def image_path(entry: Entry, folder: Path) -> Path | Problem:
+    """Where an image is, or why it is not."""
     if lacking := _lacking(entry, {"id": int, "file_name": str, "height": int, "width": int}):
         return Problem("images without what they need", f"image {entry.get('id')} has {lacking}")
     name = entry["file_name"]
@@ -63,13 +57,7 @@ def image_problem(entry: Entry, folder: Path) -> Problem | None:
     if parts.is_absolute() or ".." in parts.parts:
         return Problem("images outside the folder", f"image {entry['id']} is {name}, which leads outside {folder}")
     path = place_of(folder, name)
-    if not os.path.isfile(path):
-        return Problem("missing images", f"{path} does not exist")
-    try:
-        wrong = said_otherwise(path, (entry["height"], entry["width"]), "its json says")
-    except ValueError as error:
-        return Problem("unreadable images", str(error))
-    return Problem("images of another size", wrong) if wrong else None
+    return path if os.path.isfile(path) else Problem("missing images", f"{path} does not exist")
 
 
 @dataclass(frozen=True)
@@ -126,7 +114,18 @@ def outline_problem(outline: Any, size: tuple[int, int]) -> str:
             # Tools may draw over the edge; but drawing takes memory by the length of the lines.
             if min(numbers) < -length or max(numbers) > 2 * length:
                 return f"a polygon from {min(numbers)} to {max(numbers)}, of {length} pixels"
+    if not any(_has_area(polygon, size) for polygon in outline):
+        return f"the outline {str(outline)[:60]}, of no area in its image of {size[1]}x{size[0]} pixels"
     return ""
+
+
+def _has_area(polygon: list[float], size: tuple[int, int]) -> bool:
+    """Whether a polygon encloses something, and its extent meets the image."""
+    across, down = polygon[::2], polygon[1::2]
+    following = zip(across[1:] + across[:1], down[1:] + down[:1], strict=True)
+    twice = sum(x * below - right * y for x, y, (right, below) in zip(across, down, following, strict=True))
+    meets = all(max(part) > 0 and min(part) < length for part, length in ((across, size[1]), (down, size[0])))
+    return meets and abs(twice) > 1e-6
 
 
 def _run_lengths_problem(outline: Entry, size: tuple[int, int]) -> str:
@@ -137,13 +136,16 @@ def _run_lengths_problem(outline: Entry, size: tuple[int, int]) -> str:
         return f"run lengths for the size {outline.get('size')}, not {list(size)}"
     if isinstance(counts, str):
         try:
-            mask.decode(outline)
+            drawn = mask.decode(outline).any()
         except (ValueError, RuntimeError) as error:
             return f"run lengths that cannot be decoded ({error})"
+        return "" if drawn else "run lengths of no pixel"
     elif not _are_numbers(counts) or not all(isinstance(count, int) and count >= 0 for count in counts):
         return f"the run lengths {str(counts)[:40]}"
     elif sum(counts) != size[0] * size[1]:
         return f"run lengths of {sum(counts)} pixels, not {size[0] * size[1]}"
+    elif not sum(counts[1::2]):
+        return "run lengths of no pixel"
     return ""
 
 

@@ -13,11 +13,14 @@ import torch
 import tyro
 
 from limbeck.data.order import some_of
+from limbeck.data.parts import HeldOut, summary
+from limbeck.data.problems import OnBadData
 from limbeck.models.backbone import load_backbone
 from limbeck.models.model import Model
 from limbeck.tasks.detection.checkpoints import load_detector
-from limbeck.tasks.detection.dataset import Objects, OnBadData, load_coco
+from limbeck.tasks.detection.dataset import Objects
 from limbeck.tasks.detection.inherit import inherit
+from limbeck.tasks.detection.load import load_objects
 from limbeck.tasks.detection.models import build_detector
 from limbeck.tasks.detection.pyramids import Pyramid
 from limbeck.tasks.detection.task import Detection
@@ -35,7 +38,12 @@ class Data:
 
     data: Path
     """A folder with annotations/instances_train2017.json or annotations/train.json (COCO json), val or test likewise,
-    and the images in images/train2017, train2017 or train, and so on."""
+    and the images in images/train2017, train2017 or train, and so on; or YOLO's data.yaml; or Pascal VOC's xml files:
+    docs/data.md has them all."""
+    val_data: Path | None = None
+    """Such a folder with the validation images, where they are not in --data."""
+    split: HeldOut | None = None
+    """The part of the data that is measured on; by default val, or else test."""
     on_bad_data: OnBadData = "error"
     """What becomes of an image that is missing or unreadable and of an annotation that makes no sense: an error, or
     left out and counted (skip)."""
@@ -183,7 +191,15 @@ def train(
 def _objects(data: Data, *, masks: bool) -> tuple[Objects, Objects]:
     if find_spec("faster_coco_eval") is None:
         raise ValueError("detectors are measured by faster-coco-eval: pip install 'limbeck[coco]'")
-    train_objects, val_objects = load_coco(data.data, on_bad=data.on_bad_data, outlines=masks)
+    train_objects, val_objects = load_objects(
+        data.data,
+        val_data=data.val_data,
+        split=data.split,
+        on_bad=data.on_bad_data,
+        outlines=masks,
+        seed=data.data_seed,
+    )
+    train_objects.notes[:0] = summary(train_objects, val_objects)
     return train_objects.take(some_of(len(train_objects), data.images, data.data_seed)), val_objects
 
 

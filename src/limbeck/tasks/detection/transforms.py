@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from limbeck.data.order import Key, seeded
+from limbeck.data.reader import Reader
 from limbeck.tasks.detection.dataset import Annotated, Objects
 
 # image (3, H, W) uint8; of its n objects boxes (n, 4) float32 in its pixels, labels (n) int64 and, where wanted, masks
@@ -54,14 +55,16 @@ class Reading:
     """Reads samples, with masks where they are wanted."""
 
     objects: Objects
+    reader: Reader[Tensor]
     transform: Callable[[Sample], Sample]
     masks: bool
 
     def __call__(self, index: int, *, crowds: bool) -> Sample:
+        index, image = self.reader(index)
         wanted = self.objects.images[index]
         kept = torch.ones_like(wanted.crowd) if crowds else ~wanted.crowd
         sample: Sample = {
-            "image": tv_tensors.Image(self.objects.read(index)),
+            "image": tv_tensors.Image(image),
             "boxes": tv_tensors.BoundingBoxes(wanted.boxes[kept], format="XYXY", canvas_size=wanted.size),
             "labels": wanted.labels[kept],
         }
@@ -94,7 +97,8 @@ class TrainObjects(Dataset[Sample]):
 
     def __init__(self, objects: Objects, augment: Callable[[Sample], Sample], seed: int, *, masks: bool):
         self.objects, self.seed = objects, seed
-        self.read = Reading(objects, augment, masks)
+        self.reader = Reader(objects)
+        self.read = Reading(objects, self.reader, augment, masks)
 
     def __len__(self) -> int:
         return len(self.objects)
@@ -111,7 +115,8 @@ class ValObjects(Dataset[Sample]):
     def __init__(self, objects: Objects, short_side: int, long_side: int):
         self.objects = objects
         shorter = short_side if short_side < long_side else None  # else the longer one alone decides
-        self.read = Reading(objects, v2.Resize(shorter, max_size=long_side, antialias=True), masks=False)
+        self.reader = Reader(objects)
+        self.read = Reading(objects, self.reader, v2.Resize(shorter, max_size=long_side, antialias=True), masks=False)
 
     def __len__(self) -> int:
         return len(self.objects)

@@ -8,7 +8,7 @@ from typing import Any
 
 from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device, val_batches
-from limbeck.tasks.detection.dataset import load_coco
+from limbeck.tasks.detection.load import load_objects
 from limbeck.tasks.detection.models import gives_masks
 from limbeck.tasks.detection.pictures import sheets
 from limbeck.tasks.detection.task import Detection
@@ -21,7 +21,9 @@ class ObjectValidation:
 
     def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
         self.batch_size, self.with_masks = batch_size or 8, card["task"] == "instance"
-        self.objects = load_coco(Path(data), on_bad=card["on_bad_data"], outlines=self.with_masks)[1]
+        self.objects = load_objects(
+            Path(data), on_bad=card["on_bad_data"], outlines=self.with_masks, seed=card["data_seed"]
+        )[1]
         self.classes, self.count = self.objects.classes, len(self.objects)
         self.data = ValObjects(self.objects, card["short_side"], card["long_side"])
 

@@ -1,0 +1,134 @@
+"""From descriptions of images and annotations, in the form of a COCO json, to objects; what is wrong is found here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from limbeck.data.images import said_otherwise
+from limbeck.data.index import sizes_of
+from limbeck.data.problems import OnBadData, Problem, left_out
+from limbeck.tasks.detection.checks import AnnotationCheck, Entry
+from limbeck.tasks.detection.dataset import Annotated, Objects
+
+
+def assemble(
+    content: Entry,
+    paths: Sequence[Path | Problem],
+    *,
+    of: Path,
+    folder: Path,
+    classes: list[str] | None,
+    on_bad: OnBadData,
+    outlines: bool,
+    origin: str,
+) -> Objects:
+    """Objects of classes in the order of their categories' ids, or of the classes that are given.
+
+    Args:
+        content: Lists of images, annotations and categories, as a COCO json has them.
+        paths: Where each image is, or why it is not.
+        of: The file or folder that was read.
+        folder: Of the images, by which those that are sound are remembered.
+        classes: What the categories' names should be.
+        on_bad: What becomes of what cannot be used.
+        outlines: Also want each object's outline.
+        origin: Where the images come from, for the user to read.
+    """
+    categories = in_order(content["categories"], classes, of)
+    index_of = {category["id"]: index for index, category in enumerate(categories)}
+    entries, left, problems = _looked_over(content["images"], paths, folder)
+    path_of = {
+        entry["id"]: path
+        for entry, path in zip(content["images"], paths, strict=True)
+        if isinstance(path, Path) and entry.get("id") in entries
+    }
+    by_image: dict[int, list[Entry]] = {identity: [] for identity in entries}
+    check = AnnotationCheck(index_of, outlines)
+    lost = 0
+    for annotation in content["annotations"]:
+        identity = annotation.get("image_id")
+        if not isinstance(identity, int):
+            identity = None  # a list, say, cannot be looked up
+        if identity in left:
+            lost += 1  # its image's problem is told already
+        elif problem := check(annotation, entries.get(identity), path_of.get(identity, folder)):
+            problems.append(problem)
+        else:
+            by_image[identity].append(annotation)
+    notes = left_out(problems, on_bad, of=of, some_left=bool(entries))
+    images = [
+        _annotated(entry, path_of[identity], by_image[identity], index_of, outlines=outlines)
+        for identity, entry in entries.items()
+    ]
+    notes += [f"{of}: left out {lost} annotations with their images"] * bool(lost)
+    empty = sum(not len(image.boxes) for image in images)
+    notes += [f"{of}: {empty} of {len(images)} images have no object"] * bool(empty)
+    return Objects(images, [category["name"] for category in categories], list(index_of), notes, origin, on_bad)
+
+
+def in_order(categories: list[Entry], classes: list[str] | None, of: Path) -> list[Entry]:
+    """Categories in the order of their ids, or where classes are given, in theirs."""
+    ordered = sorted(categories, key=lambda category: int(category["id"]))
+    names = [category["name"] for category in ordered]
+    if classes is None or names == classes:
+        return ordered
+    if differ := sorted(set(names) ^ set(classes)):
+        shown = ", ".join(differ[:5])
+        raise ValueError(f"{of}: training and validation have not the same categories; only one has {shown}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{of} has categories of one name, in another order than those of the training images")
+    return sorted(ordered, key=lambda category: classes.index(category["name"]))
+
+
+def _looked_over(
+    entries: list[Entry], paths: Sequence[Path | Problem], folder: Path
+) -> tuple[dict[int, Entry], set[int], list[Problem]]:
+    """Images by id, the ids of those that cannot be used, and why."""
+    there = [path for path in paths if isinstance(path, Path)]
+    sizes = dict(zip(there, sizes_of(there, folder), strict=True))
+    wrong = [
+        path if isinstance(path, Problem) else _size_problem(entry, path, sizes[path])
+        for entry, path in zip(entries, paths, strict=True)
+    ]
+    counted = Counter(entry["id"] for entry in entries if isinstance(entry.get("id"), int))
+    for place, entry in enumerate(entries):
+        if not wrong[place] and counted[entry["id"]] > 1:  # whose the annotations are, nobody knows
+            what = f"image {entry['id']}, {entry['file_name']}, has an id that another image has too"
+            wrong[place] = Problem("images with the id of another", what)
+    usable = {entry["id"]: entry for entry, problem in zip(entries, wrong, strict=True) if not problem}
+    return usable, counted.keys() - usable.keys(), [problem for problem in wrong if problem]
+
+
+def _size_problem(entry: Entry, path: Path, size: tuple[int, int] | str) -> Problem | None:
+    if isinstance(size, str):
+        return Problem("unreadable images", size)
+    wanted = (entry["height"], entry["width"])
+    if size == wanted:
+        return None
+    return Problem("images of another size", said_otherwise(path, wanted, "its json says"))
+
+
+def _annotated(
+    entry: Entry, path: Path, annotations: list[Entry], index_of: dict[int, int], *, outlines: bool
+) -> Annotated:
+    height, width = entry["height"], entry["width"]
+    boxes = torch.tensor([each["bbox"] for each in annotations], dtype=torch.float64).reshape(-1, 4)
+    areas = [
+        area if (area := each.get("area")) is not None else each["bbox"][2] * each["bbox"][3] for each in annotations
+    ]
+    boxes[:, 2:] += boxes[:, :2]
+    edges = torch.tensor([width, height, width, height], dtype=torch.float64)
+    return Annotated(
+        id=entry["id"],
+        path=path,
+        size=(height, width),
+        boxes=boxes.clamp(min=torch.zeros(4, dtype=torch.float64), max=edges).float(),
+        labels=torch.tensor([index_of[each["category_id"]] for each in annotations], dtype=torch.int64),
+        crowd=torch.tensor([bool(each.get("iscrowd")) for each in annotations], dtype=torch.bool),
+        areas=torch.tensor(areas, dtype=torch.float32),
+        outlines=[each["segmentation"] for each in annotations] if outlines else [],
+    )

@@ -1,0 +1,111 @@
+"""Pascal VOC's xml files, one an image."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+from limbeck.data.images import EXTENSIONS
+from limbeck.data.index import sizes_of
+from limbeck.data.parts import Part, Source, files_below, parts_in
+from limbeck.data.problems import OnBadData, Problem
+from limbeck.data.voc import images_of, root_of, stems_of
+from limbeck.tasks.detection.assemble import assemble
+from limbeck.tasks.detection.checks import Entry
+from limbeck.tasks.detection.dataset import Objects
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def find_voc(data: Path, on_bad: OnBadData) -> dict[Part, Source[Objects]]:
+    """Parts that are listed in ``ImageSets/Main``, or folders in which each xml lies beside its image."""
+    root = root_of(data)
+    if root is not None and (root / "Annotations").is_dir():
+        images = images_of(root)
+        files: dict[Part, list[tuple[Path, Path]]] = {}
+        for part, stems in stems_of(root, "Main").items():
+            missing = root / "JPEGImages"
+            pairs = [(images.get(stem, missing / stem), root / "Annotations" / f"{stem}.xml") for stem in stems]
+            files[part] = pairs
+        if not files:
+            files["train"] = [(path, root / "Annotations" / f"{stem}.xml") for stem, path in images.items()]
+        return {part: partial(read_voc, pairs, of=root, on_bad=on_bad) for part, pairs in files.items()}
+    folders = parts_in(data) or {"train": data}
+    found = {part: _beside(folder) for part, folder in folders.items()}
+    return {part: partial(read_voc, pairs, of=folders[part], on_bad=on_bad) for part, pairs in found.items() if pairs}
+
+
+def _beside(folder: Path) -> list[tuple[Path, Path]]:
+    """Images with their xml files, below one folder."""
+    files = files_below(folder)
+    xmls = {path.stem: path for path in files if path.suffix.lower() == ".xml"}
+    return [(path, xmls[path.stem]) for path in files if path.suffix.lower() in EXTENSIONS and path.stem in xmls]
+
+
+def read_voc(
+    pairs: list[tuple[Path, Path]], classes: list[str] | None = None, *, of: Path, on_bad: OnBadData = "error"
+) -> Objects:
+    """The objects that xml files describe; those that are called difficult are heeded in measuring only, as crowds.
+
+    Args:
+        pairs: Images and their xml files.
+        classes: Those that there may be; by default all that there are, in alphabetical order.
+        of: The folder.
+        on_bad: What becomes of images and objects that make no sense.
+    """
+    paths: list[Path | Problem] = [
+        path if path.is_file() else Problem("missing images", f"{path} does not exist") for path, _ in pairs
+    ]
+    sizes = iter(sizes_of([path for path in paths if isinstance(path, Path)], of))
+    entries: list[Entry] = []
+    annotations: list[Entry] = []
+    for identity, (path, xml) in enumerate(pairs):
+        size = next(sizes) if isinstance(paths[identity], Path) else ""
+        height, width = (1, 1) if isinstance(size, str) else size
+        entries.append({"id": identity, "file_name": path.name, "height": height, "width": width})
+        try:
+            annotations += _annotations(xml, identity)
+        except (OSError, ElementTree.ParseError) as error:
+            paths[identity] = Problem("unreadable xml files", f"{xml} cannot be read as xml ({error})")
+    names = classes or sorted({str(each["category_id"]) for each in annotations})
+    places = {name: index for index, name in enumerate(names)}
+    for each in annotations:
+        each["category_id"] = places.get(each["category_id"], each["category_id"])
+    return assemble(
+        {
+            "images": entries,
+            "annotations": annotations,
+            "categories": [{"id": index, "name": name} for name, index in places.items()],
+        },
+        paths,
+        of=of,
+        folder=of,
+        classes=classes,
+        on_bad=on_bad,
+        outlines=False,
+        origin=f"of {of} with the xml files of Pascal VOC",
+    )
+
+
+def _annotations(xml: Path, image: int) -> list[Entry]:
+    """Corners count pixels from 1 and belong to the object, so left and top are one less here."""
+    found: list[Entry] = []
+    for number, each in enumerate(ElementTree.parse(xml).iter("object"), 1):
+        box: list[float] | str = "of no four numbers"
+        try:
+            left, top, right, bottom = (float(each.findtext(f"bndbox/{name}") or "") for name in CORNERS)
+            left, top = max(left - 1, 0), max(top - 1, 0)
+            box = [left, top, right - left, bottom - top]
+        except ValueError:
+            pass
+        found.append(
+            {
+                "id": f"{xml}, object {number},",
+                "image_id": image,
+                "category_id": (each.findtext("name") or "").strip(),
+                "bbox": box,
+                "iscrowd": int((each.findtext("difficult") or "0").strip() == "1"),
+            }
+        )
+    return found
