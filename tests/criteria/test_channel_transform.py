@@ -119,6 +119,25 @@ def test_second_backward_over_a_retained_graph_gives_the_same_again():
     torch.testing.assert_close([tensor.grad for tensor in tensors], expected)
 
 
+@pytest.mark.parametrize("shapes", [MAPS, TOKENS], ids=["maps", "tokens"])
+def test_gradients_can_be_differentiated_again(shapes):
+    criterion, student, teacher = make(shapes)
+    tensors = [student, *criterion.parameters()]
+    results = []
+    for function in (partial(naive, criterion), criterion):
+        gradients = torch.autograd.grad(function(student, teacher), tensors, create_graph=True)
+        results.append(torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), tensors))
+    torch.testing.assert_close(*results)
+
+
+def test_transforms_of_torch_func_see_through_it():
+    criterion, student, teacher = make()
+    (expected,) = torch.autograd.grad(naive(criterion, student, teacher), student)
+    torch.testing.assert_close(torch.func.grad(lambda s: criterion(s, teacher))(student.detach()), expected)
+    each = torch.func.vmap(torch.func.grad(lambda s, t: criterion(s[None], t[None])))(student.detach(), teacher)
+    torch.testing.assert_close(each / len(student), expected)
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_it_works_inside_activation_checkpointing(use_reentrant):
     criterion, student, teacher = make()

@@ -93,6 +93,30 @@ def test_second_backward_over_a_retained_graph_gives_the_same_again(make):
     torch.testing.assert_close([tensor.grad for tensor in tensors], [2.5 * gradient for gradient in once])
 
 
+def penalties(function, tensors, penalised):
+    """The gradient of the squared norms of gradients."""
+    gradients = torch.autograd.grad(function(), penalised, create_graph=True)
+    return torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), tensors, allow_unused=True)
+
+
+@every_criterion
+def test_gradient_can_be_differentiated_again(monkeypatch, make):
+    criterion, student, teacher = built(make, (4, 3, 4, 3))
+    tensors = [student, *criterion.parameters()]
+    results = []
+    for function in (naive(monkeypatch, criterion), with_truth(criterion)):
+        results.append(penalties(lambda function=function: function(student, teacher).sin(), tensors, tensors))
+    torch.testing.assert_close(*results)
+
+
+@every_criterion
+def test_transforms_of_torch_func_see_through_it(make):
+    criterion, student, teacher = built(make)
+    (expected,) = torch.autograd.grad(with_truth(criterion)(student, teacher), student)
+    found = torch.func.grad(lambda student: with_truth(criterion)(student, teacher))(student.detach())
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 @every_criterion
 def test_it_works_inside_activation_checkpointing(make, use_reentrant):

@@ -11,10 +11,15 @@ from torch import Tensor
 class ScaledGradient(torch.autograd.Function):
     """``apply(tensor, factor)``: the tensor as it is; its gradient is multiplied by the factor, a scalar tensor."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, factor: Tensor) -> Tensor:
-        ctx.save_for_backward(factor)
+    def forward(tensor: Tensor, factor: Tensor) -> Tensor:
         return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -25,10 +30,15 @@ class ScaledGradient(torch.autograd.Function):
 class WeightedValue(torch.autograd.Function):
     """``apply(value, weight, pace)``: the value times the weight; its gradient is multiplied by the pace instead."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, value: Tensor, weight: float | Tensor, pace: Tensor) -> Tensor:
-        ctx.save_for_backward(pace)
+    def forward(value: Tensor, weight: float | Tensor, pace: Tensor) -> Tensor:
         return value * weight
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.criteria.shared.one_pass import CHUNK, OnePass
+from limbeck.core.precision import exact as in_float32
+from limbeck.criteria.shared.one_pass import CHUNK, OnePass, transformed
 
 
 class ChannelTransform(nn.Module):
@@ -64,8 +66,10 @@ class ChannelTransform(nn.Module):
                 "their channels only; a Match brings maps to one grid, tokens need Layer(..., read=tokens_to_map(...))"
             )
         given = (rows, target, cells, self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias)
+        if transformed():
+            return plain(*given)
         eager = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        loss: Tensor = OnePass.apply(_run, *given) if eager else one_pass(*given)[0]
+        loss: Tensor = OnePass.apply(_run, plain, *given) if eager else one_pass(*given)[0]
         return loss
 
 
@@ -76,6 +80,14 @@ def as_rows(feature: Tensor) -> Tensor:
     if feature.ndim == 3:
         return feature
     raise ValueError(f"ChannelTransform takes maps (B, C, H, W) or tokens (B, N, D), not {tuple(feature.shape)}")
+
+
+def plain(rows: Tensor, target: Tensor, cells: Tensor | None, *weights: Tensor) -> Tensor:
+    """The loss as its formula stands, which autograd differentiates as often as it is asked to."""
+    w1, b1, w2, b2 = map(in_float32, weights)
+    made = F.linear(F.linear(in_float32(rows), w1, b1).relu(), w2, b2)
+    squares = (made - in_float32(target).detach()).square()
+    return (squares if cells is None else squares * cells.unsqueeze(-1)).sum() / len(rows)
 
 
 def _run(*given: Any) -> tuple[Any, ...]:

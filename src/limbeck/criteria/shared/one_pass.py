@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from limbeck.core.precision import exact
 
@@ -24,7 +23,7 @@ def sum_of_pieces(
 
     The gradients are made slice by slice in the forward pass; what is kept for the backward pass, beside the features
     themselves, is the gradient of the student's, and nothing else of its size. Slices of features in low precision are
-    computed in float32. Compiled, it is the formula as it stands.
+    computed in float32. Compiled, and under the transforms of ``torch.func``, it is the formula as it stands.
 
     Args:
         formula: Of (student, teacher, *further), each sliced alike.
@@ -34,37 +33,63 @@ def sum_of_pieces(
         dim: Along which the slices are cut: 0 where images are independent of each other, 1 where channels are.
     """
     every = (student, teacher, *further)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or transformed():
         return formula(*map(exact, every))
     if not torch.is_grad_enabled():
         return torch.stack([formula(*cut(every, dim, piece)) for piece in pieces(student, dim)]).sum()
     trained = [weight for weight in weights if weight.requires_grad]
-    total: Tensor = OnePass.apply(partial(_run, formula, dim, len(further)), student, teacher, *further, *trained)
+
+    def whole(*tensors: Tensor) -> Tensor:
+        return formula(*map(exact, tensors[: len(every)]))
+
+    total: Tensor = OnePass.apply(partial(_run, formula, dim, len(further)), whole, *every, *trained)
     return total
+
+
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` is at work, which wants formulas that autograd sees through."""
+    active: bool = torch._C._are_functorch_transforms_active()
+    return active
 
 
 class OnePass(torch.autograd.Function):
     """A loss whose gradients are made in the forward pass, and only multiplied by the incoming one backwards.
 
-    ``apply(run, *tensors)``, where ``run(*tensors)`` gives the loss, and a gradient or ``None`` for each tensor.
+    ``apply(run, formula, *tensors)``, where ``run(*tensors)`` gives the loss, and a gradient or ``None`` for each
+    tensor; ``formula(*tensors)`` gives the loss alone, for gradients that are differentiated again.
     """
 
     @staticmethod
-    def forward(ctx: Any, run: Run, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, run: Run, formula: Formula, *tensors: Tensor) -> Tensor:
         ctx.save_for_backward(*tensors)
-        ctx.run = run
+        ctx.run, ctx.formula = run, formula
         loss: Tensor
         loss, *ctx.gradients = run(*tensors)
+        ctx.have_gradients = [gradient is not None for gradient in ctx.gradients]
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # by create_graph=True
+            return None, None, *OnePass._differentiable(ctx, upstream)
         # Given away, so that they can be scaled in place; a second backward over a retained graph makes them anew.
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             _, *gradients = ctx.run(*ctx.saved_tensors)
-        return None, *(None if gradient is None else gradient.mul_(upstream) for gradient in gradients)
+        return None, None, *(None if gradient is None else gradient.mul_(upstream) for gradient in gradients)
+
+    @staticmethod
+    def _differentiable(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
+        """The gradients by autograd's own way, through the formula."""
+        tensors = ctx.saved_tensors
+        wanted = [index for index, has in enumerate(ctx.have_gradients) if has and ctx.needs_input_grad[2 + index]]
+        found = torch.autograd.grad(
+            ctx.formula(*tensors), [tensors[index] for index in wanted], upstream, create_graph=True
+        )
+        gradients: list[Tensor | None] = [None] * len(tensors)
+        for index, gradient in zip(wanted, found, strict=True):
+            gradients[index] = gradient
+        return gradients
 
 
 def _run(formula: Formula, dim: int, further: int, *tensors: Tensor) -> tuple[Any, ...]:
