@@ -3,7 +3,7 @@
 from limbeck import criteria
 from limbeck.core.capture import Capture, Layer, unhook
 from limbeck.core.distiller import Distilled, Distiller
-from limbeck.core.loss_weights import EarlyDecay, WarmUp
+from limbeck.core.loss_weights import EarlyDecay, LateStart, WarmUp
 from limbeck.core.match import Match
 from limbeck.core.projectors import (
     channels_first,
@@ -25,6 +25,7 @@ __all__ = [
     "Distilled",
     "Distiller",
     "EarlyDecay",
+    "LateStart",
     "Layer",
     "Match",
     "Teacher",

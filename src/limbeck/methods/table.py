@@ -13,7 +13,7 @@ from torch import nn
 
 from limbeck import criteria
 from limbeck.core.criterion import Criterion
-from limbeck.core.loss_weights import EarlyDecay, WarmUp
+from limbeck.core.loss_weights import EarlyDecay, LateStart, WarmUp
 from limbeck.core.match import Weight
 from limbeck.core.projectors import (
     MakeProjector,
@@ -33,7 +33,7 @@ PROJECTORS: dict[str, MakeProjector | None] = {
         for make in (conv1x1, conv1x1_if_needed, conv_bn, conv_bn_relu, conv_bn_relu_if_positive, orthogonal)
     },
 }
-SCHEDULES = {schedule.__name__: schedule for schedule in (EarlyDecay, WarmUp)}
+SCHEDULES = {schedule.__name__: schedule for schedule in (EarlyDecay, LateStart, WarmUp)}
 
 
 @dataclass(frozen=True)
@@ -203,4 +203,5 @@ FURTHER_PAPERS = {  # of what a run may use beside a method, by the name it has 
     "orthogonal": "miles2024vkd",
     "standardise": "sun2024logit",
     "EarlyDecay": "zhou2020channel",
+    "LateStart": "zhou2020channel",
 }

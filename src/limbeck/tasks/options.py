@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import tyro
 
 from limbeck.core.match import Match
 from limbeck.methods.pairing import make_matches
-from limbeck.methods.spelling import find_method
+from limbeck.methods.spelling import find_method, weight_of
 from limbeck.models.model import Model
 
 ProjectorName = Literal[
@@ -50,6 +51,9 @@ class MatchOptions:
     weight: tyro.conf.UseAppendAction[tuple[float | str, ...]] = ()
     """Weight of the method's loss: a number; auto, which follows the gradients; or a schedule, as EarlyDecay:weight=6
     or WarmUp:weight=1. By default what limbeck methods says. Of several methods, one for each, in their order."""
+    task_weight: float | str = 1.0
+    """Weight of the task's own loss: a number, 0 for learning from the teacher alone; or a schedule, as
+    LateStart:weight=1,at=0.3."""
     projector: ProjectorName | None = None
     """From the student's channels to the teacher's; by default what limbeck methods says."""
     student_layer: tuple[str, ...] = ()
@@ -67,6 +71,16 @@ class MatchOptions:
     @property
     def methods(self) -> tuple[str, ...]:
         return self.method or ("ChannelTransform",)
+
+    @property
+    def weight_of_task(self) -> float | Callable[[float], float]:
+        """A number, or a function of progress."""
+        weight = weight_of(self.task_weight)
+        if isinstance(weight, str):
+            raise ValueError(
+                f"--task-weight {weight}: the task's weight is a number or a schedule; --weight can be auto"
+            )
+        return weight
 
     def matches(self, student: Model, teacher: Model, **options: Any) -> list[Match]:
         """The matches of every method; ``options`` as ``make_matches`` takes them.

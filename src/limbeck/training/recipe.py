@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -111,6 +112,7 @@ class Recipe:
         student: The model to train.
         teacher: A plain, unprepared teacher; ``None`` trains the student alone.
         matches: What follows what.
+        task_weight: Multiplies the task's loss beside the matches': a number, or a function of progress in [0, 1].
         train_data: Takes keys ``(epoch, index)`` (see ``limbeck.data.order``).
         examples: Indices of the training samples that the matches are built from and looked over with, before training;
             the first ``EXAMPLES`` if none are named, or as many as go through the models at once.
@@ -129,6 +131,7 @@ class Recipe:
     student: nn.Module
     teacher: nn.Module | None = None
     matches: Sequence[Match] = ()
+    task_weight: float | Callable[[float], float] = 1.0
     train_data: Dataset[Any]
     examples: Sequence[int] = ()
     val_data: Dataset[Any]
@@ -140,3 +143,17 @@ class Recipe:
     teacher_check: bool = True
     loaded: Collection[str] = ()
     notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for progress in (0.0, 1.0):
+            if not 0 <= (weight := self.task_weight_at(progress)) < math.inf:
+                raise ValueError(f"the task's weight is {weight} at progress {progress:g}; it must be 0 or more")
+        if not self.task_weight_at(0.0) and any(match.measuring for match in self.matches):
+            raise ValueError(
+                "the weight auto follows the gradient of the task's loss, whose weight is 0 at first: write --weight "
+                "with a number or a schedule, or --task-weight above 0"
+            )
+
+    def task_weight_at(self, progress: float) -> float:
+        """The weight of the task's loss at a progress in [0, 1]."""
+        return self.task_weight(progress) if callable(self.task_weight) else self.task_weight

@@ -26,6 +26,7 @@ class TrainStep:
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator, steps_per_epoch: int):
         self.budget, self.task, self.accelerator = recipe.budget, recipe.task, accelerator
+        self.task_weight_at = recipe.task_weight_at
         self.steps_per_epoch, self.steps = steps_per_epoch, recipe.budget.epochs * steps_per_epoch
         self._advice: tuple[str, ...] = ()
 
@@ -64,4 +65,5 @@ class TrainStep:
         args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
         teacher_inputs, truth = self.task.teacher_inputs(batch), self.task.truth(batch)
         distilled = state.model(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
-        return {"task": self.task.loss(distilled.output, batch), **distilled.losses}
+        weight = self.task_weight_at(state.step / self.steps)
+        return {"task": weight * self.task.loss(distilled.output, batch), **distilled.losses}

@@ -106,6 +106,7 @@ def distill(
         student=student_model.module,
         teacher=teacher_model.module,
         matches=matches,
+        task_weight=matching.weight_of_task,
         train_data=_train_data(data, train_images, load_size, mixing, budget),
         examples=labelled[:EXAMPLES],
         val_data=ValImages(val_images, load_size),

@@ -147,6 +147,7 @@ def distill(
         student=student_model.module,
         teacher=teacher_model.module,
         matches=matches,
+        task_weight=matching.weight_of_task,
         **teacher_options.recipe,
         **_of_data(data, train_objects, val_objects, budget, masks, notes),
         loaded=student_model.loaded,

@@ -137,6 +137,7 @@ def distill(
         student=student_model.module,
         teacher=teacher_model.module,
         matches=matching.matches(*compared, layers=layers),
+        task_weight=matching.weight_of_task,
         **_of_data(data, train_masks, val_masks, budget, inputs),
         **teacher_options.recipe,
         loaded=student_model.loaded,
