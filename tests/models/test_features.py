@@ -3,11 +3,12 @@ import copy
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
 from limbeck import Capture, Layer, channels_first, tokens_to_map
-from limbeck.models.features import before_activation, last_feature, stages, survey
+from limbeck.models.features import before_activation, last_feature, stages, survey, survey_used
 from tests import nets
 from tests.networks import Block, TokenNet, convnet, images, randomize_norms
 
@@ -217,3 +218,97 @@ def test_activation_that_is_no_module_is_refused_with_the_remedy():
         ValueError, match=r"0 of Sequential ends in an activation that is no module, .* name the layers"
     ):
         before_activation(model, surveyed, stages(model, surveyed)[-1])
+
+
+# --- models that name their stages ---
+
+SMALL = {"embed_dim": 48, "depth": 2, "num_heads": 3}
+NAMED = {
+    "SigLIP": ("vit_base_patch16_siglip_224", {**SMALL, "img_size": 64}, (64, 64), ["norm"], (4, 4)),
+    "PE-core": ("vit_pe_core_tiny_patch16_384", {**SMALL, "img_size": 64}, (64, 64), ["norm"], (4, 4)),
+    "NaFlexViT": ("naflexvit_base_patch16_gap", SMALL, (64, 96), ["norm"], (4, 6)),
+    "VOLO": ("volo_d1_224", {"img_size": 64}, (64, 64), ["network.0", "norm"], (4, 4)),
+    "CLIP ResNet": (
+        "resnet50_clip",
+        {"img_size": 64},
+        (64, 64),
+        [f"stages.{n}" for n in (0, 1, 2)] + ["stages"],
+        (2, 2),
+    ),
+    "ViT, no square": ("vit_tiny_patch16_224", {**SMALL, "img_size": (112, 224)}, (112, 224), ["norm"], (7, 14)),
+    "ViT with registers": (
+        "vit_tiny_patch16_224",
+        {**SMALL, "reg_tokens": 4, "img_size": 64},
+        (64, 64),
+        ["norm"],
+        (4, 4),
+    ),
+    "stages as tuples before the last": ("mvitv2_tiny", {"img_size": 64}, (64, 64), ["norm"], (2, 2)),
+}
+
+
+@pytest.mark.parametrize(("name", "options", "size", "paths", "grid"), NAMED.values(), ids=NAMED)
+def test_stages_are_what_the_model_itself_says(name, options, size, paths, grid):
+    torch.manual_seed(0)
+    model = timm.create_model(name, **options).eval()
+    x = torch.rand(2, 3, *size)
+    found = stages(model, survey(model, x))
+    assert [stage.path for stage in found] == paths
+    assert found[-1].grid() == grid
+    with torch.no_grad():
+        feature = Capture(model, [found[-1].layer])(x)[1][found[-1].layer]
+        last, maps = model.forward_intermediates(x)
+    assert feature.shape == maps[-1].shape
+    tokens = feature.flatten(2).mT
+    assert torch.equal(feature, last) if last.ndim == 4 else torch.equal(tokens, last[:, -tokens.shape[1] :])
+
+
+def test_stages_that_no_submodule_gives_are_refused_with_the_remedy():
+    model = timm.create_model("coat_tiny", img_size=64)
+    with pytest.raises(ValueError, match=r"what CoaT.forward_intermediates gives last .* no submodule; name a layer"):
+        last_feature(model, images(size=64))
+
+
+class Wrapped(nn.Module):
+    """A model that calls one of timm's as a part of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = timm.create_model("vit_tiny_patch16_224", img_size=(32, 64), num_classes=5, **SMALL)
+
+    def forward(self, x):
+        return self.encoder(x)
+
+
+def test_stages_of_a_part_are_what_the_part_itself_says():
+    model = Wrapped()
+    found = stages(model, survey_used(model, torch.rand(2, 3, 32, 64), lambda scores: scores))
+    assert [(stage.path, stage.grid()) for stage in found] == [("encoder.norm", (2, 4))]
+
+
+# --- images that are no squares ---
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 32), (48, 32), (20, 32)])
+@pytest.mark.parametrize("prefix", [0, 1, 4])
+def test_tokens_of_an_image_that_is_no_square_are_read_as_its_patches(height, width, prefix):
+    grid = (height // 4, width // 4)
+
+    def steps(block, x):
+        patches = F.avg_pool2d(block.a(x), 4)
+        return block.c(torch.cat([patches.new_zeros(len(x), prefix, 3), patches.flatten(2).mT], 1))
+
+    model = Block(steps)
+    model.c = nn.Identity()
+    layer = last_feature(model, torch.rand(2, 3, height, width))
+    assert layer == Layer("c", tokens_to_map(prefix, grid))
+
+
+def test_maps_of_an_image_that_is_no_square_may_have_their_channels_last():
+    model = nn.Sequential(nn.Conv2d(3, 5, 2, 2), Block(lambda block, x: x.permute(0, 2, 3, 1)))
+    found = survey(model, torch.rand(2, 3, 16, 24))
+    assert [(each.path, each.kind, each.grid()) for each in found] == [
+        ("0", "map", (8, 12)),
+        ("1", "map (H, W, C)", (8, 12)),
+        ("", "map (H, W, C)", (8, 12)),
+    ]

@@ -11,7 +11,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from limbeck.models.features import Found, survey
+from limbeck.models.features import survey
+from limbeck.models.maps import Found
 from limbeck.models.model import Model
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import task_kind_of

@@ -3,56 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.core.capture import Layer
-from limbeck.core.modules import evaluating
-from limbeck.core.projectors import channels_first, tokens_to_map
+from limbeck.core.modules import Example
+from limbeck.core.trace import Trace, trace
+from limbeck.models.intermediates import mark_stages, names_stages
+from limbeck.models.maps import Found, image_size, kind_and_size
 
 
-@dataclass(frozen=True)
-class Found:
-    """A submodule's output, as the submodules table shows it."""
-
-    path: str
-    kind: str  # "map", "map (H, W, C)", "tokens", "vector" or "other"
-    shape: tuple[int, ...]
-    tensor: Tensor
-    version: int  # differs from the tensor's own once a later module has changed it in place
-    module: nn.Module
-
-    @property
-    def layer(self) -> Layer:
-        """Where it is, with how to read it as a map (B, C, H, W) if it is spatial."""
-        if self.kind == "map (H, W, C)":
-            return Layer(self.path, channels_first)
-        if self.kind == "tokens":
-            count = self.shape[1]
-            return Layer(self.path, tokens_to_map(prefix=count - isqrt(count) ** 2))
-        return Layer(self.path)
-
-    def grid(self) -> tuple[int, int] | None:
-        """Height and width, where it is spatial."""
-        if self.kind == "tokens":
-            return (isqrt(self.shape[1]), isqrt(self.shape[1]))
-        return {"map": self.shape[2:4], "map (H, W, C)": self.shape[1:3]}.get(self.kind)  # type: ignore[return-value]
-
-
-def survey(model: nn.Module, *inputs: Any) -> list[Found]:
+def survey(model: nn.Module, example: Example) -> list[Found]:
     """Run a model once in eval mode, and list what its submodules gave, in the order in which they finished.
 
     Args:
         model: Any module; its modes are restored.
-        *inputs: What to call it with; square images let a map kept as (B, H, W, C) be told apart.
+        example: What to call it with. Of a square image, tokens are taken for a square of patches.
     """
     with torch.no_grad():
-        return _run_watched(model, inputs)[0]
+        return _survey(example, trace(model, example))
 
 
 def survey_used(model: nn.Module, image: Tensor, read: Callable[[Any], Tensor]) -> list[Found]:
@@ -64,30 +35,30 @@ def survey_used(model: nn.Module, image: Tensor, read: Callable[[Any], Tensor]) 
         read: Takes the tensor in question out of the output.
     """
     with torch.enable_grad():
-        found, output = _run_watched(model, (image.clone().requires_grad_(),))
-        watched = [each for each in found if each.tensor.requires_grad]
-        gradients = torch.autograd.grad(read(output).sum(), [each.tensor for each in watched], allow_unused=True)
+        traced = trace(model, image.clone().requires_grad_())
+        watched = [each for each in _survey(image, traced) if each.tensor.requires_grad]
+        gradients = torch.autograd.grad(read(traced.output).sum(), [each.tensor for each in watched], allow_unused=True)
     return [each for each, gradient in zip(watched, gradients, strict=True) if gradient is not None]
 
 
-def _run_watched(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[list[Found], Any]:
-    found: list[Found] = []
-    hooks = [module.register_forward_hook(partial(_record, found, path)) for path, module in model.named_modules()]
-    try:
-        with evaluating(model):
-            return found, model(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _survey(example: Example, traced: Trace) -> list[Found]:
+    image = image_size(example)
+    found = []
+    for call in traced.calls:
+        if isinstance(call.output, Tensor):
+            kind, size = kind_and_size(call.output, image)
+            version = call.versions_after[id(call.output)]
+            found.append(Found(call.path, kind, call.output, version, call.module, size))
+    return mark_stages(found, traced.calls)
 
 
-def last_feature(model: nn.Module, *inputs: Any) -> Layer:
+def last_feature(model: nn.Module, example: Example) -> Layer:
     """The last spatial feature of a model, before it is pooled: a map, or a transformer's patch tokens read as one.
 
     Raises:
         ValueError: No submodule gives one with more than one position.
     """
-    return last_spatial(model, survey(model, *inputs)).layer
+    return last_spatial(model, survey(model, example)).layer
 
 
 def last_spatial(model: nn.Module, surveyed: list[Found]) -> Found:
@@ -98,8 +69,9 @@ def last_spatial(model: nn.Module, surveyed: list[Found]) -> Found:
 def stages(model: nn.Module, surveyed: list[Found], most: int = 4) -> list[Found]:
     """The model's last spatial feature, and before it the last of each other size: what its stages give.
 
-    What lies inside a block that changes the size, such as an expansion before a strided convolution, is no stage of
-    its own. A plain transformer has one size, so one stage.
+    Where the model has ``forward_intermediates``, as timm's have, it says itself what these are. Else it is seen by
+    the sizes: what lies inside a block that changes the size, such as an expansion before a strided convolution, is
+    no stage of its own. A plain transformer has one size, so one stage.
 
     Args:
         model: As it was surveyed.
@@ -107,8 +79,16 @@ def stages(model: nn.Module, surveyed: list[Found], most: int = 4) -> list[Found
         most: So many are taken, from the deepest on; they are given from the first to the deepest.
 
     Raises:
-        ValueError: No submodule gives a feature with more than one position.
+        ValueError: No submodule gives a feature with more than one position, or the one that the model says.
     """
+    named = [found for found in surveyed if found.is_stage]
+    if not named and any(names_stages(found.module) for found in surveyed):
+        raise ValueError(
+            f"what {type(model).__name__}.forward_intermediates gives last is given by no submodule; name a layer "
+            "(limbeck layers shows what there is)"
+        )
+    if larger := [found for found in named if found.size != (1, 1)]:
+        return larger[-most:]
     token_paths = {found.path for found in surveyed if found.kind == "tokens"}
     spatial = [found for found in surveyed if _is_spatial(found, token_paths)]
     if not spatial:
@@ -177,15 +157,3 @@ def _outermost(feature: Found, surveyed: list[Found]) -> Found:
 
 def _is_activation(module: nn.Module) -> bool:
     return type(module).__module__ in ("torch.nn.modules.activation", "timm.layers.activations")
-
-
-def _record(found: list[Found], path: str, module: nn.Module, inputs: Any, output: Any) -> None:
-    if isinstance(output, Tensor):
-        found.append(Found(path, _kind(output), tuple(output.shape), output, output._version, module))
-
-
-def _kind(output: Tensor) -> str:
-    if output.ndim == 4:
-        _, first, second, third = output.shape
-        return "map (H, W, C)" if first == second != third else "map"
-    return {3: "tokens", 2: "vector"}.get(output.ndim, "other")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from limbeck.core.capture import Layer
 from limbeck.data.inputs import Inputs
-from limbeck.models.features import Found, last_spatial, stages, survey, survey_used
+from limbeck.models.features import last_spatial, stages, survey, survey_used
+from limbeck.models.maps import Found
 
 
 @dataclass
