@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 
 OVERVIEW = """\
 limbeck makes a small vision model learn from a big one.
@@ -65,8 +66,13 @@ def main(arguments: list[str] | None = None) -> None:
     }
     try:
         if arguments[0] not in commands:
-            raise ValueError(f"no command {arguments[0]!r}; there are {', '.join(commands)}")
+            nearest = get_close_matches(arguments[0], commands, n=1)
+            hint = f"did you mean {nearest[0]}? " if nearest else ""
+            raise ValueError(f"no command {arguments[0]!r}; {hint}there are {', '.join(commands)}")
         commands[arguments[0]](arguments[1:])
+    except KeyboardInterrupt:
+        print("limbeck: interrupted; a run goes on from its last checkpoint with --resume", file=sys.stderr)
+        raise SystemExit(130) from None
     except BrokenPipeError:  # the reader, such as head, had enough
         sys.stderr.close()
     except (ValueError, FloatingPointError, OSError) as error:

@@ -123,7 +123,7 @@ def test_layers_of_a_detector_want_a_size_that_is_not_padded(capsys):
 
 def test_a_run_is_resumed_by_its_folder(runs, capsys):
     main(["distill", str(runs / "distilled"), "--resume"])
-    assert "resumed from" in capsys.readouterr().out
+    assert "is finished already" in capsys.readouterr().out
 
 
 def test_a_recipe_of_ones_own_is_the_function_named_like_its_file(tmp_path, capsys):
@@ -143,7 +143,7 @@ def test_a_recipe_of_ones_own_is_the_function_named_like_its_file(tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["distil"], "no command 'distil'; there are distill, train"),
+        (["distil"], "no command 'distil'; did you mean distill? there are distill, train"),
         (
             ["distill", "clasification"],
             "takes a recipe (classification, semantic, detection, instance, FILE.py or FILE.py:FUNCTION) or a run",
@@ -169,7 +169,9 @@ def test_a_mistake_ends_with_one_line_that_says_the_remedy(arguments, message, c
 def test_a_run_folder_is_not_overwritten(runs, capsys):
     with pytest.raises(SystemExit):
         main(["train", "classification", *SMALL, "--model", f"{NETS}:big", "--out", str(runs / "teacher")])
-    assert "holds a run already; go on with --resume, or choose another --out" in capsys.readouterr().err
+    assert (
+        "holds a run already; go on with --resume, --overwrite it, or choose another --out" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

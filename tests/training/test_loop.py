@@ -120,14 +120,15 @@ def test_a_run_stopped_in_mid_epoch_and_resumed_is_bitwise_the_unbroken_one(teac
     assert kinds[0] == kinds[1]
 
 
-def stop_after(monkeypatch, step):
-    """Send this process SIGTERM once a step is done, as a scheduler would."""
+def stop_after(monkeypatch, step, number=signal.SIGTERM, times=1):
+    """Send this process a signal once a step is done, as a scheduler would."""
     plain = TrainStep.__call__
 
     def train_step(self, state, batches):
         losses = plain(self, state, batches)
         if state.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(times):
+                os.kill(os.getpid(), number)
         return losses
 
     monkeypatch.setattr(TrainStep, "__call__", train_step)

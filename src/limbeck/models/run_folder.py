@@ -40,8 +40,30 @@ class RunFolder:
         """Of the student as it was at the end, so only there once the run is finished."""
         return self.path / "student-last.safetensors"
 
+    @property
+    def console(self) -> Path:
+        """The lines that the run showed."""
+        return self.path / "console.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that writes into the folder."""
+        return self.path / ".lock"
+
     def has_student(self) -> bool:
         return self.student.is_file()
+
+    def has_run(self) -> bool:
+        """Whether there is something that a new run would destroy: a checkpoint, or a student."""
+        return self.has_student() or any(self.checkpoints.glob("*.ckpt"))
+
+    def is_finished(self) -> bool:
+        return self.last_student.is_file()
+
+    def clear(self) -> None:
+        """Remove what a run wrote, and nothing else."""
+        for path in (self.record, self.log, self.console, self.student, self.last_student, *self.checkpoints.glob("*")):
+            path.unlink(missing_ok=True)
 
     def card(self) -> dict[str, Any]:
         """What the run wrote about its best student."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import nn
 
 from limbeck.core.auto_weight import BATCHES
 from limbeck.core.distiller import Distiller
-from limbeck.core.modules import call
+from limbeck.core.modules import call, evaluating
 from limbeck.teacher.prepare import prepare_teacher
 from limbeck.training.alone import Alone
 from limbeck.training.display import Display, show
@@ -26,6 +25,10 @@ def build(
 ) -> tuple[Trained, dict[str, float]]:
     """The student, beside its teacher if it has one, on a device; and the teacher's metrics, if it was measured."""
     student = recipe.student.to(device)
+    if recipe.budget.sync_norms:
+        if device.type != "cuda":
+            raise ValueError(f"--sync-norms is for GPUs: torch's SyncBatchNorm does not run on {device.type}")
+        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
     if recipe.budget.channels_last:
         student.to(memory_format=torch.channels_last)
     if recipe.teacher is None:
@@ -45,7 +48,7 @@ def build(
     distiller.to(device)
     for row in preflight(distiller, inputs, truth=truth, teacher_inputs=teacher_inputs):
         display.say(str(row))
-    batches = recipe.budget.epochs * loaders.steps_per_epoch * recipe.budget.accumulate
+    batches = loaders.total_steps * recipe.budget.accumulate
     if batches <= BATCHES and any(match.measuring for match in distiller.matches):
         display.say(
             f"the weight auto settles over {BATCHES} batches, and this run has {batches}; train for longer, or pass "
@@ -55,9 +58,21 @@ def build(
 
 
 def has_unused(student: nn.Module, recipe: Recipe, example: Any) -> bool:
-    """Whether the student has parameters that its loss does not reach: an encoder's end may not be decoded."""
-    student = copy.deepcopy(student).train()  # a detector gives losses only then
+    """Try the student's own loss; whether there are parameters that it does not reach, as an encoder's last may be.
+
+    Raises:
+        ValueError: The loss cannot be computed, as where a model has outputs for fewer classes than the data.
+    """
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    output = call(student, recipe.task.inputs(example))
-    gradients = torch.autograd.grad(recipe.task.loss(output, example), trained, allow_unused=True)
+    with evaluating(student), torch.enable_grad():
+        for module in student.modules():
+            module.training = not isinstance(module, nn.modules.batchnorm._BatchNorm)  # a detector gives losses then
+        try:
+            loss = recipe.task.loss(call(student, recipe.task.inputs(example)), example)
+        except (IndexError, ValueError) as error:
+            raise ValueError(
+                f"no loss comes of what {type(student).__name__} gives for the first images ({error}); has it an "
+                "output for each class?"
+            ) from error
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
     return any(gradient is None for gradient in gradients)

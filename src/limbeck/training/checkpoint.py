@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,24 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        parent = os.open(path.parent, os.O_RDONLY)
-        os.fsync(parent)
-        os.close(parent)
+        _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OSError(
             error.errno, f"cannot write {path} ({error.strerror}); what was there before is as it was"
         ) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, too; Windows opens no folders, and needs it not."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | None:
@@ -67,11 +78,19 @@ def load_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | No
         content = path.read_bytes()
         digest, payload = content[:DIGEST], content[DIGEST:]
         if hashlib.sha256(payload).digest() == digest:
-            return path, torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True), damaged
+            return path, _tensors_and_numbers(path, payload), damaged
         damaged.append(f"{path} is damaged (its checksum does not fit); using the one before")
     if damaged:
         raise ValueError(f"every checkpoint in {folder} is damaged; start again with another --out")
     return None
+
+
+def _tensors_and_numbers(path: Path, payload: bytes) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise ValueError(f"{path} is no checkpoint of tensors and numbers alone, so it is not loaded") from None
+    return state
 
 
 def newest_first(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -48,6 +49,8 @@ class Display:
         self._live = Live(get_renderable=self._lines, console=self.console, refresh_per_second=4, transient=True)
         self._run = self._progress.add_task("", total=1, left="", visible=False)
         self._best = ""
+        self._file: Path | None = None
+        self._unwritten: list[str] = []
         self._steps_before = 0  # done when this process began
         self._begun = self._since = time.perf_counter()
         self._images, self._waited = 0, 0.0
@@ -66,9 +69,22 @@ class Display:
     def _lines(self) -> RenderableType:
         return Group(self._progress, self._status) if self._status else self._progress
 
+    def record_to(self, path: Path) -> None:
+        """Write all lines to the end of a file: those so far too, and those that live lines stand for."""
+        self._file = path
+        self._write(self._unwritten)
+
     def say(self, line: str) -> None:
+        self._write([line])
         if not self.quiet:
             self.console.print(line, markup=False, soft_wrap=True)
+
+    def _write(self, lines: list[str]) -> None:
+        if self._file is None:
+            self._unwritten += lines
+        elif not self.console.quiet:  # on the first process alone
+            with self._file.open("a") as file:
+                file.writelines(f"{line}\n" for line in lines)
 
     def begin(self, steps: int, done: int) -> None:
         """Training begins, or goes on after ``done`` of its optimizer steps."""
@@ -112,9 +128,12 @@ class Display:
         if rates["data_wait"] >= WAITING:
             speed += f", {rates['data_wait']:.0%} of the time waiting for data"
         self._status.plain = "  " + "  ".join(filter(None, (summary(losses), speed, self._best)))
-        if not self.is_live:
-            shown = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
-            self.say(f"epoch {epoch + 1} step {step}: {shown} | {speed}")
+        shown = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        line = f"epoch {epoch + 1} step {step}: {shown} | {speed}"
+        if self.is_live:
+            self._write([line])
+        else:
+            self.say(line)
         return rates
 
     def metrics(self, epoch: int, metrics: Mapping[str, float], metric: str, best: float) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from limbeck.data.order import TrainOrder
 from limbeck.training.display import Display
 from limbeck.training.recipe import EXAMPLES, Recipe
+from limbeck.training.signals import outlive_signals
 
 
 class Loaders:
@@ -21,6 +25,7 @@ class Loaders:
     def __init__(self, recipe: Recipe, accelerator: Accelerator, display: Display):
         self.recipe, self.accelerator, self.display = recipe, accelerator, display
         self.steps_per_epoch = len(recipe.train_data) // recipe.budget.batch_size  # type: ignore[arg-type]
+        self.total_steps = min(recipe.budget.epochs * self.steps_per_epoch, recipe.budget.max_steps or sys.maxsize)
         mine = range(accelerator.process_index, len(recipe.val_data), accelerator.num_processes)  # type: ignore[arg-type]
         batch_size = recipe.val_batch_size or recipe.budget.batch_size
         self._val_loader = self._loader(Subset(recipe.val_data, mine), batch_size=batch_size)
@@ -39,9 +44,9 @@ class Loaders:
         done = step - epoch * self.steps_per_epoch
         self.display.epoch(epoch, self.recipe.budget.epochs)
         loader = iter(self._train_loader(epoch, done))
-        for _ in range(done, self.steps_per_epoch):
+        for _ in range(done, min(self.steps_per_epoch, self.total_steps - epoch * self.steps_per_epoch)):
             asked = time.perf_counter()
-            batches = [next(loader) for _ in range(self.recipe.budget.accumulate)]
+            batches = [whole(next(loader)) for _ in range(self.recipe.budget.accumulate)]
             self.display.loaded(self.recipe.budget.batch_size, time.perf_counter() - asked)
             yield batches
             self.display.step()
@@ -49,7 +54,7 @@ class Loaders:
     def validation(self, purpose: str) -> Iterator[Any]:
         """The validation batches, while the display shows how far they are."""
         shown = self.display.track(self._val_loader, purpose, len(self._val_loader))
-        return (send_to_device(batch, self.accelerator.device) for batch in shown)
+        return (send_to_device(whole(batch), self.accelerator.device) for batch in shown)
 
     def _train_loader(self, epoch: int, start: int = 0) -> DataLoader[Any]:
         budget = self.recipe.budget
@@ -67,5 +72,66 @@ class Loaders:
 
     def _loader(self, data: Any, **options: Any) -> DataLoader[Any]:
         pinned = self.accelerator.device.type == "cuda"
-        collate, workers = self.recipe.collate, self.recipe.budget.workers
-        return DataLoader(data, num_workers=workers, collate_fn=collate, pin_memory=pinned, **options)
+        return DataLoader(
+            Telling(data),
+            num_workers=self.recipe.budget.workers,
+            collate_fn=Collate(self.recipe.collate),
+            pin_memory=pinned,
+            worker_init_fn=outlive_signals,
+            **options,
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that could not be made, or a batch with one: an error as it was raised, not wrapped by the loader."""
+
+    error: Exception
+
+
+class Telling(Dataset[Any]):
+    """A dataset whose errors come to the train loop as they are."""
+
+    def __init__(self, data: Any):
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.data[key]
+        except (ValueError, OSError) as error:  # what a user can mend
+            return Failure(error)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Makes a batch of samples, or gives the first failure among them."""
+
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, samples: list[Any]) -> Any:
+        failures = [sample for sample in samples if isinstance(sample, Failure)]
+        return failures[0] if failures else self.collate(samples)
+
+
+def whole(batch: Any) -> Any:
+    """A batch; the error of one with a sample that could not be made is raised."""
+    if isinstance(batch, Failure):
+        raise batch.error
+    return batch
+
+
+@contextmanager
+def telling_of_killed_workers() -> Iterator[None]:
+    """Say in a sentence that a loader process was killed, of which torch tells at any moment."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or not ("killed" in str(error) or "exited" in str(error)):
+            raise
+        raise ChildProcessError(
+            f"a loader process was killed ({str(error).strip()}), as happens where memory runs out: try fewer "
+            "--workers or a smaller --batch-size, and go on with --resume"
+        ) from None

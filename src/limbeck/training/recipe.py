@@ -64,6 +64,16 @@ class Budget:
     usual: a tenth, but for detectors by SGD all of it."""
     freeze: bool = False
     """Keep what starts from trained weights as it is, and train the rest."""
+    max_steps: int | None = None
+    """End after so many optimizer steps, where the epochs would take longer; the schedule ends there, too."""
+    patience: int | None = None
+    """End after so many evaluations in a row that brought no better student; by default never before the last epoch."""
+    on_nan: Literal["stop", "rewind"] = "stop"
+    """Where a loss is not finite: stop; or go back to the last checkpoint, with half the learning rate from then on."""
+    compile: bool = False
+    """Compile the student, and what it is compared by, with torch.compile; evaluations are not compiled."""
+    sync_norms: bool = False
+    """Let the student's batch norms see the images of all GPUs (SyncBatchNorm)."""
     usual: tyro.conf.Suppress[Usual] = CLASSIFIER
     """Where the rate and decay that are not given come from."""
 

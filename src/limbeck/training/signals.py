@@ -1,9 +1,12 @@
-"""SIGTERM and Ctrl-C: end after the step at hand."""
+"""SIGTERM, Ctrl-C, a closed terminal, and the end of the time: stop after the step at hand."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,37 +14,70 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+GRACE = 20  # seconds
+TIME_IS_UP = 124  # as of the command timeout
+
 
 class StopRequest:
-    """Whether somebody asked for the end, on any process."""
+    """Whether somebody asked for the end, on any process.
 
-    def __init__(self, accelerator: Accelerator):
+    Args:
+        accelerator: Of the run.
+        max_hours: After which the end is asked for.
+    """
+
+    def __init__(self, accelerator: Accelerator, max_hours: float | None = None):
         self.accelerator = accelerator
-        self._made = self._agreed = False
+        self._end = time.monotonic() + max_hours * 3600 if max_hours is not None else float("inf")
+        self._own = self._agreed = 0  # the status that the process is to end with; 0: nobody asked for the end
 
     @property
-    def agreed(self) -> bool:
-        """Whether to stop now: on many processes all of them, once they have agreed."""
-        return self._made if self.accelerator.num_processes == 1 else self._agreed
+    def status(self) -> int:
+        """The status to end with, or 0 to go on: on many processes the same, once they have agreed."""
+        if not self._own and time.monotonic() > self._end:
+            self._own = TIME_IS_UP
+        return self._own if self.accelerator.num_processes == 1 else self._agreed
 
     def agree(self) -> None:
         """Let all processes, which call this at the same step, come to the same answer."""
         if self.accelerator.num_processes > 1:
-            made = torch.tensor(float(self._made), device=self.accelerator.device)
-            self._agreed = bool(self.accelerator.reduce(made, "sum").item())
+            own = torch.tensor(float(self.status or self._own), device=self.accelerator.device)
+            self._agreed = int(self.accelerator.gather(own).max().item())
 
     @contextmanager
     def watch(self) -> Iterator[StopRequest]:
-        """Take SIGTERM and Ctrl-C as a request while this lasts; a second one ends the process at once."""
+        """Take signals as requests while this lasts; a second one ends the process at once."""
 
         def request(number: int, _: Any) -> None:
-            self._made = True
-            signal.signal(number, signal.default_int_handler)
+            self._own = 128 + number
+            signal.signal(number, _interrupt)
+            if number == getattr(signal, "SIGHUP", None) and sys.stdout.isatty():  # of a terminal that is gone
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, sys.stdout.fileno())
+                os.dup2(nowhere, sys.stderr.fileno())
 
-        numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
-        before = {number: signal.signal(number, request) for number in numbers}
+        numbers = SIGNALS if threading.current_thread() is threading.main_thread() else []
+        before = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers:
+            if before[number] is not signal.SIG_IGN:  # as nohup sets it
+                signal.signal(number, request)
         try:
             yield self
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _interrupt(number: int, _: Any) -> None:
+    """End at once; a third time, even where Python does not get to run."""
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+def outlive_signals(_: int) -> None:
+    """In a loader process: who stops a job signals all its processes, but the run still takes the step at hand."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # but a process that is left over when Python ends is sent SIGTERM, and waited for
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

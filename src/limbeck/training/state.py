@@ -20,11 +20,15 @@ class State:
     def __init__(self, trained: Trained, budget: Budget, accelerator: Accelerator, loaded: Collection[str] = ()):
         self.trained, self.student = trained, trained.student
         slow = [parameter for name, parameter in trained.student.named_parameters() if name in loaded]
+        if budget.compile:
+            trained.compile()
         self.model, self.optimizer = accelerator.prepare(trained, make_optimizer(trained.parameters(), budget, slow))
         self.scaler = accelerator.scaler
         average = get_ema_multi_avg_fn(budget.ema) if budget.ema else None  # type: ignore[no-untyped-call]
         self.ema = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True) if average else None
         self.step = self.epoch = 0  # steps done, epochs done and evaluated
+        self.stale = 0  # evaluations since the best
+        self.rate = 1.0  # part of the learning rate that is left after the times that a loss was not finite
         self.best: dict[str, float] = {}
         self.last: dict[str, float] = {}
 
@@ -37,6 +41,8 @@ class State:
         return {
             "step": self.step,
             "epoch": self.epoch,
+            "stale": self.stale,
+            "rate": self.rate,
             "best": self.best,
             "last": self.last,
             "model": self.trained.state_dict(),
@@ -53,4 +59,5 @@ class State:
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.epoch = state["step"], state["epoch"]
+        self.stale, self.rate = state["stale"], state["rate"]
         self.best, self.last = state["best"], state["last"]

@@ -21,20 +21,21 @@ class TrainStep:
     """Steps of a recipe, each over the micro-batches that it is given.
 
     Args:
-        steps_per_epoch: Optimizer steps in an epoch.
+        steps: Optimizer steps of the run.
+        steps_per_epoch: Those of an epoch.
     """
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator, steps_per_epoch: int):
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, steps: int, steps_per_epoch: int):
         self.budget, self.task, self.accelerator = recipe.budget, recipe.task, accelerator
         self.task_weight_at = recipe.task_weight_at
-        self.steps_per_epoch, self.steps = steps_per_epoch, recipe.budget.epochs * steps_per_epoch
+        self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self._advice: tuple[str, ...] = ()
 
     def __call__(self, state: State, batches: list[Any]) -> tuple[list[str], Tensor]:
         """Take a step, and give its losses: their names, and their values (terms), means over the micro-batches."""
         state.trained.set_progress(state.step / self.steps)
         rate = learning_rate(self.budget, state.step, self.steps, self.steps_per_epoch)
-        set_rate(state.optimizer, rate)
+        set_rate(state.optimizer, state.rate * rate)
         state.model.train()
         totals = []
         for part, batch in enumerate(batches):

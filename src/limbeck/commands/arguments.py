@@ -1,0 +1,79 @@
+"""The command line of a recipe: its function's arguments, and those of the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar, get_type_hints
+
+import tyro
+
+from limbeck.commands.words import absolute, check, is_of_files
+from limbeck.training.options import RunOptions
+from limbeck.training.recipe import Recipe
+
+MakeRecipe = Callable[..., Recipe]
+OfRecipe = TypeVar("OfRecipe")
+
+
+@dataclass(frozen=True)
+class Arguments(Generic[OfRecipe]):
+    """A command line: what the recipe function takes, and what is asked of the run."""
+
+    recipe: OfRecipe
+    out: Path
+    """Folder of the run: recipe.json, metrics.jsonl, console.log, checkpoints, student.safetensors."""
+    options: RunOptions
+
+
+def parse(make: MakeRecipe, program: str, words: list[str]) -> Arguments[dict[str, Any]]:
+    """Parse the arguments of a recipe function, and of the run, from one command line; paths become absolute."""
+    kinds = {"out": Path, **_kinds(make), **_kinds(RunOptions)}
+    if "-h" not in words:
+        check(words, kinds, {name for name, kind in kinds.items() if _is_repeated(kind)})
+
+    @functools.wraps(make)  # so it has its signature and its help, too
+    def given(**arguments: Any) -> dict[str, Any]:
+        return {name: _absolute(name, value) for name, value in arguments.items()}
+
+    of_recipe = Annotated[dict[str, Any], tyro.conf.arg(constructor=given)]
+    parsed: Arguments[dict[str, Any]] = tyro.cli(
+        Arguments[of_recipe],
+        args=words,
+        prog=program,
+        description=(make.__doc__ or "").partition("\n")[0],
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    return parsed
+
+
+def _kinds(make: Callable[..., Any]) -> dict[str, Any]:
+    """The options that a function or a dataclass has, with their types; those of dataclasses in it in their stead."""
+    kinds: dict[str, Any] = {}
+    hints = get_type_hints(make, include_extras=True)
+    for name in inspect.signature(make).parameters:
+        kind = hints.get(name)
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            kinds |= _kinds(kind)
+        else:
+            kinds[name.replace("_", "-")] = kind
+    return kinds
+
+
+def _is_repeated(kind: Any) -> bool:
+    """Whether an option is to be named once for each of its values."""
+    return tyro.conf.UseAppendAction in getattr(kind, "__metadata__", ())
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """An argument, with the paths in it made absolute: a run is to be resumed and evaluated from anywhere."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: _absolute(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **parts)
+    if isinstance(value, Path):
+        return value.absolute()
+    return absolute(value) if isinstance(value, str) and is_of_files(name) else value

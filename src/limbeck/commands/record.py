@@ -1,0 +1,118 @@
+"""``recipe.json``: the arguments of a run and what else may change its result; what may differ when it is resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from limbeck.models.run_folder import RunFolder
+
+FREE = {"workers", "checkpoint_every", "teacher_check"}  # do not change what comes of a run
+MAY_GROW = {"epochs", "max_steps", "patience"}  # an extension, which the run itself tells of
+CODE = "sha256 of code"
+PACKAGES = ("limbeck", "torch", "torchvision", "timm", "accelerate")
+
+
+def circumstances(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What else may change a result: versions, the commit of the working folder, hashes of weights and of code.
+
+    Args:
+        given: The arguments of a recipe by name.
+    """
+    names = texts(given)
+    paths = {name: Path(value) for name, value in names.items()}
+    weights = {name: RunFolder(path).student if path.is_dir() else path for name, path in paths.items()}
+    code = {name: Path(value.rpartition(":")[0]) for name, value in names.items() if ".py:" in value}
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "commit": _commit(),
+        "sha256": {name: _sha256(path) for name, path in weights.items() if path.is_file()},
+        CODE: {name: _sha256(path) for name, path in code.items() if path.is_file()},
+        "command_line": sys.argv,
+    }
+
+
+def texts(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """The options that are strings, by name."""
+    return {name: value for name, value in options(arguments).items() if isinstance(value, str)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return None
+    return done.stdout.strip() or None
+
+
+def resumed(run: RunFolder, record: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The record of a run that goes on, and what the user should read of what is not as it was.
+
+    Args:
+        run: The run, with its record as it was.
+        record: What would be written if it started now.
+
+    Raises:
+        ValueError: An argument or a file of weights differs, and would change what comes of the run.
+    """
+    stored, now = run.read_record(), json.loads(json.dumps(record, default=str))
+    try:
+        _check_same(run, stored, now)
+    except KeyError as error:
+        raise ValueError(f"{run.record} is damaged: it has no {error}; start the run again in another folder") from None
+    notes = [
+        *(f"the code of {name} has changed since the run started" for name in _differing(stored, now, CODE)),
+        *(
+            f"{name} has another version than when the run started, so what comes of it may differ in rounding"
+            for name in _differing(stored, now, "versions")
+        ),
+    ]
+    history = [*stored.get("resumed", []), {key: now[key] for key in ("command_line", "versions", "commit")}]
+    return {**stored, **{key: now[key] for key in ("arguments", "argv")}, "resumed": history}, notes
+
+
+def _check_same(run: RunFolder, stored: dict[str, Any], now: dict[str, Any]) -> None:
+    before, after = options(stored["arguments"]), options(now["arguments"])
+    same_file = {name for name, digest in now["sha256"].items() if stored["sha256"].get(name) == digest}  # moved, maybe
+    changed = [
+        f"--{name.replace('_', '-')} (was {before[name]}, is {after[name]})"
+        for name in sorted(before.keys() & after.keys() - same_file - FREE)
+        if before[name] != after[name] and not _has_grown(name, before[name], after[name])
+    ]
+    if changed:
+        raise ValueError(
+            f"{run} was started with other {', '.join(changed)}; resume it as it was started, or choose another --out"
+        )
+    if others := stored["sha256"].keys() & now["sha256"].keys() - same_file:
+        name = min(others)
+        raise ValueError(
+            f"the weights of {name} ({after[name]}) are not those that {run} was started with (their sha256 differs); "
+            "put the old file back, or choose another --out"
+        )
+
+
+def _has_grown(name: str, before: Any, after: Any) -> bool:
+    return name in MAY_GROW and (after is None or (before is not None and after > before))
+
+
+def _differing(stored: dict[str, Any], now: dict[str, Any], part: str) -> list[str]:
+    before = stored.get(part, {})
+    return [name for name, value in now[part].items() if name in before and before[name] != value]
+
+
+def options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a recipe by name, those that it holds in groups, too, as they stand on the command line."""
+    groups = [value if isinstance(value, dict) else {name: value} for name, value in arguments.items()]
+    return {name: value for group in groups for name, value in group.items()}

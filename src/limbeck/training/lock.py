@@ -1,0 +1,71 @@
+"""One process at a time writes into a run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from limbeck.models.run_folder import RunFolder
+
+
+@contextmanager
+def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a run folder, which is made if need be; if nothing came to lie in it, it is removed afterwards.
+
+    The operating system gives the lock back when its process ends, however it ends, so a stale one cannot be: what a
+    killed process wrote into the file is no lock. Loader processes do not inherit it.
+
+    Raises:
+        BlockingIOError: Another process holds it, which the message names.
+    """
+    made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with folder.lock.open("a+") as file:
+        try:
+            _lock(file)
+        except (BlockingIOError, PermissionError):
+            raise BlockingIOError(f"{folder} is in use by {_holder(file)}; choose another --out, or end that") from None
+        except OSError as error:  # a network's file system may have no locks
+            say(f"{folder} cannot be locked ({error.strerror}); see to it that no other process writes into it")
+        file.truncate(0)
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now}))
+        file.flush()
+        try:
+            yield
+        finally:
+            if {path.name for path in folder.path.iterdir()} == {folder.lock.name}:
+                _remove(folder.lock, made)
+
+
+def _lock(file: IO[str]) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(1 << 20)  # not what others read
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which forked loader processes would hold, too
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    try:
+        holder = json.loads(file.read())
+        return f"process {holder['process']} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError):  # it is about to write it
+        return "another process"
+
+
+def _remove(lock: Path, made: list[Path]) -> None:
+    lock.unlink()
+    for path in made:  # the innermost first
+        path.rmdir()
