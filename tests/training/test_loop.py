@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_term_and_last_good_checkpoint
 
     def loss(output, batch):
         loss.calls += 1
-        return plain(output, batch) * (float("nan") if loss.calls == 9 else 1)
+        return plain(output, batch) * (float("nan") if loss.calls == 10 else 1)  # the first call is a trial
 
     loss.calls = 0
     monkeypatch.setattr(recipe.task, "loss", loss)
