@@ -54,8 +54,8 @@ def test_a_stopped_run_ends_with_status_0_where_that_is_asked_for(teacher, tmp_p
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        (["--learning-rate", "0.5"], "--learning-rate (was None, is 0.5)"),
-        (["--method", "KD"], "--method (was ChannelTransform, is KD)"),
+        (["--learning-rate", "0.5"], "--learning-rate (was the default, is 0.5)"),
+        (["--method", "KD"], "--method (was the default, is KD)"),
         (["--student", f"{NETS}:big"], "--student (was"),
         (["--data-seed", "1"], "--data-seed (was 0, is 1)"),
     ],

@@ -87,7 +87,7 @@ def _check_same(run: RunFolder, stored: dict[str, Any], now: dict[str, Any]) -> 
     before, after = options(stored["arguments"]), options(now["arguments"])
     same_file = {name for name, digest in now["sha256"].items() if stored["sha256"].get(name) == digest}  # moved, maybe
     changed = [
-        f"--{name.replace('_', '-')} (was {before[name]}, is {after[name]})"
+        f"--{name.replace('_', '-')} (was {_shown(before[name])}, is {_shown(after[name])})"
         for name in sorted(before.keys() & after.keys() - same_file - FREE)
         if before[name] != after[name] and not _has_grown(name, before[name], after[name])
     ]
@@ -101,6 +101,12 @@ def _check_same(run: RunFolder, stored: dict[str, Any], now: dict[str, Any]) -> 
             f"the weights of {name} ({after[name]}) are not those that {run} was started with (their sha256 differs); "
             "put the old file back, or choose another --out"
         )
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == []:
+        return "the default"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _has_grown(name: str, before: Any, after: Any) -> bool:
