@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 from rich.table import Table
 
+from limbeck.data.parts import HeldOut
 from limbeck.models.model import Model
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import task_kind
@@ -26,6 +27,7 @@ def _evaluate(
     runs: tyro.conf.Positional[list[Path]],
     /,
     data: str | None = None,
+    split: HeldOut | None = None,
     batch_size: int | None = None,
     pictures: int = 0,
     score: float = 0.3,
@@ -34,7 +36,8 @@ def _evaluate(
 
     Args:
         runs: Run folders: a distilled student, and those it is to be compared with, such as the student alone.
-        data: Data as for limbeck train; by default those of the first run.
+        data: Data as for limbeck train; by default those of the first run, with its --val-data.
+        split: The part of the data that is measured on; by default that of the first run.
         batch_size: Images at a time: 128 with labels, 8 with masks or boxes, 1 with masks of several sizes.
         pictures: Draw this many validation images into the first run's pictures/: image, truth, the students from the
             last run named to the first, and the teacher (of segmenters and detectors only).
@@ -50,11 +53,13 @@ def _evaluate(
             raise ValueError(f"{run} has no student yet; go on with: limbeck distill {run} --resume")
     card = folders[0].card()
     given = folders[0].read_record()["arguments"] if folders[0].record.is_file() else {}  # else Python made it
+    recorded = {name: option(given, name) for name in ("val_data", "split")} if data is None else {}
+    held_out = recorded if split is None else {"split": split}
     data = data or option(given, "data")
     if data is None:
         raise ValueError(f"{runs[0]} was made by a recipe that does not say where its data lie; pass --data")
     kind = task_kind(card["task"])
-    validation = kind.validation(data, card, batch_size)
+    validation = kind.validation(data, {**card, **held_out}, batch_size)
     models: dict[str, Model] = {}
     rows: dict[str, dict[str, float]] = {}
     if teacher := option(given, "teacher"):
@@ -66,7 +71,7 @@ def _evaluate(
     for run in folders:
         models[str(run)] = kind.build(str(run), validation.classes)
         rows[str(run)] = validation.measure(models[str(run)])
-    _print(f"validation images of {data}: {validation.count}", rows)
+    _print(f"validation images of {held_out.get('val_data') or data}: {validation.count}", rows)
     if pictures:
         folder = runs[0] / "pictures"
         models = dict(reversed(models.items()))

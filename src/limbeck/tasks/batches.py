@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 from accelerate.utils import send_to_device
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+
+from limbeck.data.parts import HeldOut
+
+
+class HeldOutOptions(TypedDict):
+    val_data: Path | None
+    split: HeldOut | None
+
+
+def held_out_of(card: Mapping[str, Any]) -> HeldOutOptions:
+    """Where the validation images are, as a card has it that was told what the run was given."""
+    val_data = card.get("val_data")
+    return {"val_data": None if val_data is None else Path(val_data), "split": card.get("split")}
 
 
 def on_device(model: nn.Module) -> nn.Module:

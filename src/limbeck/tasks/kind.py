@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
+from limbeck.data.order import Key
 from limbeck.models.build import Sources
 from limbeck.models.model import Model
 from limbeck.training.recipe import Recipe
@@ -52,6 +55,7 @@ class TaskKind:
         distill, train: Make a recipe; their arguments are the command line.
         validation: Reads validation data as a run's card says: from where the data lie, the card, and a batch size or
             ``None``.
+        batch_panels: Training samples by their keys, (3, H, W) uint8 with the truth drawn in, each with a title.
     """
 
     name: str
@@ -61,3 +65,4 @@ class TaskKind:
     distill: Callable[..., Recipe]
     train: Callable[..., Recipe]
     validation: Callable[[str, Mapping[str, Any], int | None], Validation]
+    batch_panels: Callable[[Any, Sequence[Key]], Iterator[tuple[str, Tensor]]]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize, to_pil_image
 
 Panels = Mapping[str, Tensor]  # (3, H, W) uint8 by title
 TITLE = 16  # pixels above each panel
+CELL = 256  # pixels that a panel has at most on the sheet of a batch, across and down
 GOLDEN = 0.618034  # turns of the hue from class to class, so that neighbours differ
 
 
@@ -27,6 +29,31 @@ def write_pictures(sheets: Iterable[tuple[str, Panels]], classes: list[str], fol
     legend(classes).save(folder / "classes.png")
     for index, (name, panels) in enumerate(sheets):
         side_by_side(panels).save(folder / f"{index:04d}-{name}.png")
+
+
+def write_batch(panels: Iterable[tuple[str, Tensor]], classes: list[str], file: Path) -> None:
+    """Draw the images of a batch on one sheet, with the truth drawn in, and the colours of the classes at its right.
+
+    Args:
+        panels: (3, H, W) uint8, each with its title.
+        classes: Their names.
+        file: A PNG, whose folder is made where it is not there.
+    """
+    shown = list(panels)
+    across = math.ceil(math.sqrt(len(shown)))
+    down = math.ceil(len(shown) / across)
+    colour_key = legend(classes)
+    size = (across * CELL + colour_key.width, max(down * (CELL + TITLE), colour_key.height))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (title, panel) in enumerate(shown):
+        left, top = index % across * CELL, index // across * (CELL + TITLE)
+        picture = ImageOps.contain(to_pil_image(panel), (CELL - 4, CELL - 4))
+        sheet.paste(picture, (left, top + TITLE))
+        draw.text((left + 4, top + 2), title[: int((CELL - 8) / draw.textlength("n"))], fill="black")
+    sheet.paste(colour_key, (across * CELL, 0))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(file)
 
 
 def colours(classes: int) -> list[tuple[int, int, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from limbeck.models.model import Model
-from limbeck.tasks.batches import on_device, val_batches
+from limbeck.tasks.batches import held_out_of, on_device, val_batches
 from limbeck.tasks.classification.load import load_images
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import ValImages
@@ -20,7 +20,8 @@ class ImageValidation:
 
     def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
         self.batch_size = batch_size or 128
-        self.images = load_images(data, on_bad=card.get("on_bad_data", "error"), seed=card["data_seed"])[1]
+        on_bad = card.get("on_bad_data", "error")
+        self.images = load_images(data, **held_out_of(card), on_bad=on_bad, seed=card["data_seed"])[1]
         self.classes, self.count = self.images.classes, len(self.images)
         self.teacher_predictions: Tensor | None = None
 

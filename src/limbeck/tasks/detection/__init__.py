@@ -2,8 +2,9 @@
 
 from limbeck.tasks.detection.checkpoints import load_detector
 from limbeck.tasks.detection.models import SOURCES, build_detector
+from limbeck.tasks.detection.pictures import batch_panels
 from limbeck.tasks.detection.recipe import distill, train
 from limbeck.tasks.detection.validation import ObjectValidation
 from limbeck.tasks.kind import TaskKind
 
-KIND = TaskKind("detection", SOURCES, build_detector, load_detector, distill, train, ObjectValidation)
+KIND = TaskKind("detection", SOURCES, build_detector, load_detector, distill, train, ObjectValidation, batch_panels)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from limbeck.core.modules import evaluating
+from limbeck.data.order import Key
 from limbeck.models.model import Model
 from limbeck.tasks.detection.dataset import Objects
 from limbeck.tasks.detection.task import in_pixels_of, masks_at
-from limbeck.tasks.detection.transforms import ValObjects, drawn
+from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, drawn
 from limbeck.tasks.pictures import Panels, colours
 
 
@@ -36,6 +37,15 @@ def sheets(
             masks = masks_at(annotated.size, found["masks"]) if "masks" in found else None
             panels[title] = outlined(image, boxes, found["labels"] - 1, objects, masks)
         yield annotated.path.stem, panels
+
+
+def batch_panels(data: TrainObjects, keys: Sequence[Key]) -> Iterator[tuple[str, Tensor]]:
+    """Augmented images with their objects, called by their files."""
+    for key in keys:
+        sample = data[key]
+        masks = sample["masks"].bool() if "masks" in sample else None
+        panel = outlined(sample["image"], sample["boxes"], sample["labels"], data.objects, masks)
+        yield data.objects.images[sample["index"]].path.stem, panel
 
 
 def outlined(image: Tensor, boxes: Tensor, labels: Tensor, objects: Objects, masks: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.models.model import Model
-from limbeck.tasks.batches import on_device, val_batches
+from limbeck.tasks.batches import held_out_of, on_device, val_batches
 from limbeck.tasks.detection.load import load_objects
 from limbeck.tasks.detection.models import gives_masks
 from limbeck.tasks.detection.pictures import sheets
@@ -22,7 +22,11 @@ class ObjectValidation:
     def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
         self.batch_size, self.with_masks = batch_size or 8, card["task"] == "instance"
         self.objects = load_objects(
-            Path(data), on_bad=card["on_bad_data"], outlines=self.with_masks, seed=card["data_seed"]
+            Path(data),
+            **held_out_of(card),
+            on_bad=card["on_bad_data"],
+            outlines=self.with_masks,
+            seed=card["data_seed"],
         )[1]
         self.classes, self.count = self.objects.classes, len(self.objects)
         self.data = ValObjects(self.objects, card["short_side"], card["long_side"])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torchvision.utils import draw_segmentation_masks
 
 from limbeck.core.modules import evaluating
+from limbeck.data.order import Key
 from limbeck.models.model import Model
 from limbeck.tasks.pictures import Panels, colours
 from limbeck.tasks.semantic.dataset import Masks
 from limbeck.tasks.semantic.task import predict
-from limbeck.tasks.semantic.transforms import ValMasks
+from limbeck.tasks.semantic.transforms import TrainMasks, ValMasks
 
 
 @torch.no_grad()
@@ -30,6 +31,13 @@ def sheets(masks: Masks, data: ValMasks, models: Mapping[str, Model], count: int
                 predicted = predict(model.module, seen.unsqueeze(0).to(device), model.inputs, size)[0]
             panels[title] = overlay(image, predicted.cpu(), len(masks.classes))
         yield masks.images[index].stem, panels
+
+
+def batch_panels(data: TrainMasks, keys: Sequence[Key]) -> Iterator[tuple[str, Tensor]]:
+    """Augmented images under their masks, called by their files."""
+    for epoch, index in keys:
+        sample = data[epoch, index]
+        yield data.masks.images[index].stem, overlay(sample["image"], sample["mask"], len(data.masks.classes))
 
 
 def overlay(image: Tensor, mask: Tensor, classes: int, opacity: float = 0.6) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.models.model import Model
-from limbeck.tasks.batches import on_device, val_batches
+from limbeck.tasks.batches import held_out_of, on_device, val_batches
 from limbeck.tasks.pictures import write_pictures
 from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.pictures import sheets
@@ -20,7 +20,13 @@ class MaskValidation:
 
     def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
         on_bad = card.get("on_bad_data", "error")
-        self.masks = load_masks(Path(data), ignore_index=card["ignore_index"], on_bad=on_bad, seed=card["data_seed"])[1]
+        self.masks = load_masks(
+            Path(data),
+            **held_out_of(card),
+            ignore_index=card["ignore_index"],
+            on_bad=on_bad,
+            seed=card["data_seed"],
+        )[1]
         self.classes, self.count = self.masks.classes, len(self.masks)
         self.batch_size = (batch_size or 8) if len(self.masks.sizes) == 1 else 1
         self.data = ValMasks(self.masks, card["short_side"])

@@ -1,0 +1,56 @@
+import pytest
+from PIL import Image
+
+from limbeck.cli import main
+from tests.places import ROOT
+from tests.runs import mistake
+
+SHORT = (
+    "--model",
+    f"{ROOT}/tests/nets.py:small",
+    "--size",
+    "8",
+    "--batch-size",
+    "4",
+    "--workers",
+    "0",
+    "--epochs",
+    "1",
+)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder with all three parts, of 8, 4 and 6 images, and one with 2."""
+    for part, count in (("all/train", 4), ("all/valid", 2), ("all/test", 3), ("other", 1)):
+        for label, name in enumerate(("cat", "dog")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (8, 8), (200 * label, number, 0)).save(folder / f"{number}.png")
+    return tmp_path
+
+
+def test_a_run_says_its_data_and_is_evaluated_on_what_it_was_measured_on(data, capsys):
+    run = str(data / "run")
+    images = ["--data", str(data / "all")]
+    main(["train", "classification", *images, "--val-data", str(data / "other"), *SHORT, "--out", run])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "classes: 2 (cat, dog)" in shown
+    assert "training: 8 images, in class folders of" in shown
+    assert "validation: 2 images, in class folders of" in shown
+    for options, count in (([], 2), (["--split", "test"], 6), (images, 4)):
+        main(["evaluate", run, *options])
+        assert f": {count} " in " ".join(capsys.readouterr().out.split())
+
+
+def test_bad_data_end_a_run_in_one_line_or_are_left_out(data, capsys):
+    bad = data / "all" / "train" / "cat" / "0.png"
+    bad.write_bytes(bad.read_bytes()[:-30])
+    command = ["train", "classification", "--data", str(data / "all"), *SHORT, "--out", str(data / "run")]
+    assert "cat/0.png cannot be read as an image" in mistake(command, capsys)
+    main([*command, "--on-bad-data", "skip", "--split", "test"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "left out 1 unreadable images" in shown
+    assert "training: 7 images" in shown
+    assert "validation: 6 images" in shown
