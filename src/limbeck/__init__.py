@@ -1,5 +1,8 @@
 """Feature distillation for PyTorch: make a small vision model learn from a big one."""
 
+from pathlib import Path as _Path
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from limbeck import criteria
 from limbeck.core.capture import Capture, Layer, unhook
 from limbeck.core.distiller import Distilled, Distiller
@@ -20,6 +23,21 @@ from limbeck.core.projectors import (
 from limbeck.core.teacher import Teacher
 from limbeck.teacher.prepare import prepare_teacher
 
+if _TYPE_CHECKING:
+    from limbeck.tasks.predictor import Predictor
+
+
+def load(run: "str | _Path") -> "Predictor":
+    """The student of a run with its preprocessing: ``limbeck.load("runs/a").predict("photo.jpg")``.
+
+    Raises:
+        ValueError: The folder holds no student.
+    """
+    from limbeck.commands.predict import load  # the library itself needs torch alone
+
+    return load(run)
+
+
 __all__ = [
     "Capture",
     "Distilled",
@@ -38,6 +56,7 @@ __all__ = [
     "conv_bn_relu_if_positive",
     "criteria",
     "first",
+    "load",
     "orthogonal",
     "pooled",
     "prepare_teacher",

@@ -1,10 +1,11 @@
-"""The command line: ``limbeck distill|train|evaluate|layers|methods|cite``."""
+"""The command line: ``limbeck distill|train|evaluate|predict|layers|methods|cite``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+from importlib import import_module
 
 OVERVIEW = """\
 limbeck makes a small vision model learn from a big one.
@@ -24,6 +25,8 @@ limbeck makes a small vision model learn from a big one.
   limbeck evaluate RUN --data DIR
       the student of a run, beside its teacher and beside other runs; --pictures N draws what segmenters and detectors
       say
+  limbeck predict RUN IMAGES --out DIR
+      what the student of a run says of images, as json, masks and pictures
   limbeck layers MODEL --size 224
       every layer of a model, with its feature's shape and stride
   limbeck methods
@@ -34,6 +37,19 @@ limbeck makes a small vision model learn from a big one.
       a teacher, a student alone and a distilled student on embedded digits, in two minutes
 
 Each command explains its options: limbeck distill classification --help"""
+
+
+# Module and function of each; only the one that is typed is imported, since that takes seconds.
+COMMANDS = {
+    "distill": "run:distill",
+    "train": "run:train",
+    "evaluate": "evaluate:evaluate",
+    "predict": "predict:predict",
+    "layers": "layers:layers",
+    "methods": "methods:methods",
+    "cite": "methods:cite",
+    "demo": "demo:command",
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,29 +63,14 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(version("limbeck"))
         return
-    import tyro
-
-    from limbeck.commands import evaluate
-    from limbeck.commands import layers as show_layers
-    from limbeck.commands import methods as reference
-    from limbeck.commands import run as runs
-    from limbeck.commands.demo import demo
-
-    commands: dict[str, Callable[[list[str]], None]] = {
-        "distill": runs.distill,
-        "train": runs.train,
-        "evaluate": evaluate.evaluate,
-        "layers": show_layers.layers,
-        "methods": reference.methods,
-        "cite": reference.cite,
-        "demo": lambda rest: tyro.cli(demo, args=rest, prog="limbeck demo"),
-    }
     try:
-        if arguments[0] not in commands:
-            nearest = get_close_matches(arguments[0], commands, n=1)
+        if arguments[0] not in COMMANDS:
+            nearest = get_close_matches(arguments[0], COMMANDS, n=1)
             hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise ValueError(f"no command {arguments[0]!r}; {hint}there are {', '.join(commands)}")
-        commands[arguments[0]](arguments[1:])
+            raise ValueError(f"no command {arguments[0]!r}; {hint}there are {', '.join(COMMANDS)}")
+        module, _, function = COMMANDS[arguments[0]].partition(":")
+        command: Callable[[list[str]], None] = getattr(import_module(f"limbeck.commands.{module}"), function)
+        command(arguments[1:])
     except KeyboardInterrupt:
         print("limbeck: interrupted; a run goes on from its last checkpoint with --resume", file=sys.stderr)
         raise SystemExit(130) from None

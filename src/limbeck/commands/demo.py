@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tyro
 from torch import nn
 
 from limbeck.tasks.classification import recipe as classification
@@ -15,6 +16,11 @@ from limbeck.training.recipe import Budget, Recipe
 
 LABELS = 50
 STEPS = 540  # of every student
+
+
+def command(arguments: list[str]) -> None:
+    """The main job on embedded data."""
+    tyro.cli(demo, args=arguments, prog="limbeck demo")
 
 
 def demo(out: Path = Path("runs/demo")) -> None:

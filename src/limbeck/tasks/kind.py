@@ -12,6 +12,7 @@ from torch import Tensor
 from limbeck.data.order import Key
 from limbeck.models.build import Sources
 from limbeck.models.model import Model
+from limbeck.tasks.predictor import Predictor
 from limbeck.training.recipe import Recipe
 
 
@@ -55,6 +56,7 @@ class TaskKind:
         distill, train: Make a recipe; their arguments are the command line.
         validation: Reads validation data as a run's card says: from where the data lie, the card, and a batch size or
             ``None``.
+        predictor: Puts a run's model and its preprocessing together.
         batch_panels: Training samples by their keys, (3, H, W) uint8 with the truth drawn in, each with a title.
     """
 
@@ -65,4 +67,5 @@ class TaskKind:
     distill: Callable[..., Recipe]
     train: Callable[..., Recipe]
     validation: Callable[[str, Mapping[str, Any], int | None], Validation]
+    predictor: Callable[[Model], Predictor]
     batch_panels: Callable[[Any, Sequence[Key]], Iterator[tuple[str, Tensor]]]

@@ -3,8 +3,11 @@
 from limbeck.tasks.detection.checkpoints import load_detector
 from limbeck.tasks.detection.models import SOURCES, build_detector
 from limbeck.tasks.detection.pictures import batch_panels
+from limbeck.tasks.detection.predictor import ObjectPredictor
 from limbeck.tasks.detection.recipe import distill, train
 from limbeck.tasks.detection.validation import ObjectValidation
 from limbeck.tasks.kind import TaskKind
 
-KIND = TaskKind("detection", SOURCES, build_detector, load_detector, distill, train, ObjectValidation, batch_panels)
+KIND = TaskKind(
+    "detection", SOURCES, build_detector, load_detector, distill, train, ObjectValidation, ObjectPredictor, batch_panels
+)

@@ -6,6 +6,7 @@ from limbeck.tasks.detection import recipe
 from limbeck.tasks.detection.checkpoints import load_detector
 from limbeck.tasks.detection.models import SOURCES, build_detector
 from limbeck.tasks.detection.pictures import batch_panels
+from limbeck.tasks.detection.predictor import ObjectPredictor
 from limbeck.tasks.detection.recipe import BUDGET, Data, LevelOptions, StudentOptions
 from limbeck.tasks.detection.validation import ObjectValidation
 from limbeck.tasks.kind import TaskKind
@@ -64,4 +65,6 @@ def train(
     return recipe.train(data, model, weights, backbone, frozen_norms, masks=True, budget=budget)
 
 
-KIND = TaskKind("instance", SOURCES, build_detector, load_detector, distill, train, ObjectValidation, batch_panels)
+KIND = TaskKind(
+    "instance", SOURCES, build_detector, load_detector, distill, train, ObjectValidation, ObjectPredictor, batch_panels
+)

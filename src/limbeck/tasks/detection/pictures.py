@@ -26,7 +26,10 @@ def sheets(
         image, annotated = objects.read(index), objects.images[index]
         seen = data[index]["image"]
         outlines = drawn(annotated, torch.ones_like(annotated.crowd)).bool() if annotated.outlines else None
-        panels = {"image": image, "truth": outlined(image, annotated.boxes, annotated.labels, objects, outlines)}
+        panels = {
+            "image": image,
+            "truth": outlined(image, annotated.boxes, annotated.labels, len(objects.classes), outlines),
+        }
         for title, model in models.items():
             device = next(model.module.parameters()).device
             with evaluating(model.module):
@@ -35,7 +38,7 @@ def sheets(
             found = {name: value[kept].cpu() for name, value in found.items()}
             boxes = in_pixels_of(annotated.size, seen.shape[1:], found["boxes"])
             masks = masks_at(annotated.size, found["masks"]) if "masks" in found else None
-            panels[title] = outlined(image, boxes, found["labels"] - 1, objects, masks)
+            panels[title] = outlined(image, boxes, found["labels"] - 1, len(objects.classes), masks)
         yield annotated.path.stem, panels
 
 
@@ -44,15 +47,15 @@ def batch_panels(data: TrainObjects, keys: Sequence[Key]) -> Iterator[tuple[str,
     for key in keys:
         sample = data[key]
         masks = sample["masks"].bool() if "masks" in sample else None
-        panel = outlined(sample["image"], sample["boxes"], sample["labels"], data.objects, masks)
+        panel = outlined(sample["image"], sample["boxes"], sample["labels"], len(data.objects.classes), masks)
         yield data.objects.images[sample["index"]].path.stem, panel
 
 
-def outlined(image: Tensor, boxes: Tensor, labels: Tensor, objects: Objects, masks: Tensor | None) -> Tensor:
+def outlined(image: Tensor, boxes: Tensor, labels: Tensor, classes: int, masks: Tensor | None) -> Tensor:
     """An image (3, H, W) uint8 with boxes (n, 4), and masks (n, H, W), in the colours of their classes."""
     if not len(boxes):
         return image
-    palette = colours(len(objects.classes))
+    palette = colours(classes)
     chosen = [palette[label] for label in labels.tolist()]
     if masks is not None:
         image = draw_segmentation_masks(image, masks, alpha=0.5, colors=chosen)

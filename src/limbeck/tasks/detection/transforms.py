@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -109,14 +109,20 @@ class TrainObjects(Dataset[Sample]):
             return self.read(index, crowds=False)
 
 
+def resize_to(short_side: int, long_side: int) -> nn.Module:
+    """Bring the shorter side of images to so many pixels, the longer one to no more than ``long_side``."""
+    shorter = short_side if short_side < long_side else None  # else the longer one alone decides
+    resize: nn.Module = v2.Resize(shorter, max_size=long_side, antialias=True)
+    return resize
+
+
 class ValObjects(Dataset[Sample]):
     """Images with their shorter side brought to ``short_side``, and every object."""
 
     def __init__(self, objects: Objects, short_side: int, long_side: int):
         self.objects = objects
-        shorter = short_side if short_side < long_side else None  # else the longer one alone decides
         self.reader = Reader(objects)
-        self.read = Reading(objects, self.reader, v2.Resize(shorter, max_size=long_side, antialias=True), masks=False)
+        self.read = Reading(objects, self.reader, resize_to(short_side, long_side), masks=False)
 
     def __len__(self) -> int:
         return len(self.objects)

@@ -1,0 +1,106 @@
+"""``limbeck predict``: what a run's student says of images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from torchvision.transforms.v2.functional import to_pil_image
+
+from limbeck.data.images import EXTENSIONS, read_image
+from limbeck.data.parts import files_below
+from limbeck.data.problems import OnBadData
+from limbeck.data.progress import track
+from limbeck.models.run_folder import RunFolder
+from limbeck.tasks import task_kind
+from limbeck.tasks.predictor import Predictor
+
+
+def predict(arguments: list[str]) -> None:
+    """What a run's student says of images."""
+    tyro.cli(_predict, args=arguments, prog="limbeck predict")
+
+
+def load(run: str | Path) -> Predictor:
+    """The student of a run with its preprocessing: ``limbeck.load("runs/a").predict("photo.jpg")``.
+
+    Raises:
+        ValueError: The folder holds no student.
+    """
+    folder = RunFolder(Path(run))
+    if not folder.has_student():
+        raise ValueError(f"{folder} has no student: name the folder of a run of limbeck")
+    kind = task_kind(folder.card()["task"])
+    return kind.predictor(kind.build(str(folder), []))
+
+
+def _predict(
+    run: tyro.conf.Positional[Path],
+    images: tyro.conf.Positional[list[Path]],
+    /,
+    out: Path,
+    pictures: bool = True,
+    on_bad_data: OnBadData = "error",
+) -> None:
+    """Predict images with the student of a run.
+
+    Writes predictions.json (the likeliest classes; each class's share of the pixels; objects with boxes in pixels),
+    index masks as masks/NAME.png or the mask of each object as masks/NAME-NNN.png, and each image with what was
+    predicted drawn on it as pictures/NAME.png.
+
+    Args:
+        run: Folder of a run.
+        images: Files, and folders whose images are taken with all that lies below, such as the frames of a video.
+        out: Folder for what is written.
+        pictures: Draw the images.
+        on_bad_data: What becomes of an image that cannot be read: an error, or left out and counted (skip).
+    """
+    predictor = load(run)
+    files = images_in(images)
+    answers: dict[str, Any] = {}
+    skipped = 0
+    for name, file in track(files.items(), "predicting", len(files)):
+        try:
+            image = read_image(file)
+        except ValueError:
+            if on_bad_data == "error":
+                raise
+            skipped += 1
+            continue
+        prediction = predictor.predict(image)
+        answers[name] = {"image": str(file), **predictor.describe(prediction)}
+        predictor.write(name, prediction, out)
+        if pictures:
+            path = out / "pictures" / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            to_pil_image(predictor.draw(image, prediction)).save(path)
+    if not answers:
+        raise ValueError(f"none of the {len(files)} images could be read")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "predictions.json").write_text(json.dumps(answers, indent=1))
+    left_out = f", {skipped} left out that cannot be read" if skipped else ""
+    print(f"{len(answers)} images{left_out}: {out / 'predictions.json'}")
+
+
+def images_in(paths: Sequence[Path]) -> dict[str, Path]:
+    """Image files by a name of their own, which is the path without its ending, below the folder that was named.
+
+    Raises:
+        ValueError: A path does not exist, holds no image, or gives a name that another has.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"no file or folder {path}")
+        inside = [file for file in files_below(path) if file.suffix.lower() in EXTENSIONS] if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{path} holds no image; the endings read are {' '.join(sorted(EXTENSIONS))}")
+        for file in inside:
+            name = str(file.relative_to(path).with_suffix("")) if path.is_dir() else file.stem
+            if name in found:
+                raise ValueError(f"{found[name]} and {file} would both be written as {name}; predict them apart")
+            found[name] = file
+    return found

@@ -1,0 +1,55 @@
+"""Predict the class of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import ImageDraw
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+
+from limbeck.data.inputs import Preprocess
+from limbeck.models.model import Model
+from limbeck.tasks.batches import on_device
+from limbeck.tasks.classification.transforms import plain
+from limbeck.tasks.predictor import Picture, pixels_of
+
+SHOWN = 5  # classes of which the probability is told
+
+
+class ImagePredictor:
+    """A classifier that takes images of any size, as it was validated: the middle square of each."""
+
+    def __init__(self, model: Model):
+        self.module, self.classes = on_device(model.module.eval()), model.classes
+        self.crop = v2.Compose(plain(model.card["load_size"]))
+        self.preprocess = Preprocess(model.inputs)
+
+    @torch.no_grad()
+    def predict(self, image: Picture) -> dict[str, Tensor]:
+        device = next(self.module.parameters()).device
+        pixels = self.crop(pixels_of(image)).unsqueeze(0).to(device)
+        return {"probabilities": self.module(self.preprocess(pixels)).float().softmax(1)[0].cpu()}
+
+    def describe(self, prediction: Mapping[str, Tensor]) -> dict[str, Any]:
+        best = prediction["probabilities"].topk(min(SHOWN, len(self.classes)))
+        names = [self.classes[index] for index in best.indices.tolist()]
+        probabilities = [round(value, 4) for value in best.values.tolist()]
+        return {"label": names[0], "probabilities": dict(zip(names, probabilities, strict=True))}
+
+    def draw(self, image: Tensor, prediction: Mapping[str, Tensor]) -> Tensor:
+        picture = to_pil_image(image)
+        draw = ImageDraw.Draw(picture)
+        value, index = prediction["probabilities"].max(0)
+        text = f"{self.classes[int(index)]} {value:.0%}"
+        draw.rectangle(draw.textbbox((2, 2), text), fill="white")
+        draw.text((2, 2), text, fill="black")
+        drawn: Tensor = pil_to_tensor(picture)
+        return drawn
+
+    def write(self, name: str, prediction: Mapping[str, Tensor], folder: Path) -> None:
+        """Everything is in the json."""

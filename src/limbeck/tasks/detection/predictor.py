@@ -1,0 +1,58 @@
+"""Predict the objects of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from limbeck.models.model import Model
+from limbeck.tasks.batches import on_device
+from limbeck.tasks.detection.pictures import outlined
+from limbeck.tasks.detection.task import in_pixels_of, masks_at
+from limbeck.tasks.detection.transforms import resize_to
+from limbeck.tasks.predictor import Picture, pixels_of
+
+SCORE = 0.3  # of the least certain object that is drawn
+
+
+class ObjectPredictor:
+    """A detector that sees images at the size at which it was validated, and answers in their own pixels."""
+
+    def __init__(self, model: Model):
+        self.module, self.classes = on_device(model.module.eval()), model.classes
+        self.resize = resize_to(model.card["short_side"], model.card["long_side"])
+
+    @torch.no_grad()
+    def predict(self, image: Picture) -> dict[str, Tensor]:
+        pixels = pixels_of(image)
+        size = tuple(pixels.shape[1:])
+        seen = self.resize(pixels).to(next(self.module.parameters()).device)
+        found = {name: value.cpu() for name, value in self.module([seen.float() / 255])[0].items()}
+        boxes = in_pixels_of(size, seen.shape[1:], found["boxes"])
+        prediction = {"boxes": boxes, "labels": found["labels"] - 1, "scores": found["scores"]}
+        return {**prediction, "masks": masks_at(size, found["masks"])} if "masks" in found else prediction
+
+    def describe(self, prediction: Mapping[str, Tensor]) -> dict[str, Any]:
+        boxes, labels, scores = (prediction[name].tolist() for name in ("boxes", "labels", "scores"))
+        objects = [
+            {"label": self.classes[label], "score": round(score, 4), "box": [round(side, 1) for side in box]}
+            for box, label, score in zip(boxes, labels, scores, strict=True)
+        ]
+        return {"objects": objects}
+
+    def draw(self, image: Tensor, prediction: Mapping[str, Tensor]) -> Tensor:
+        kept = prediction["scores"] >= SCORE
+        masks = prediction["masks"][kept] if "masks" in prediction else None
+        return outlined(image, prediction["boxes"][kept], prediction["labels"][kept], len(self.classes), masks)
+
+    def write(self, name: str, prediction: Mapping[str, Tensor], folder: Path) -> None:
+        """A PNG for each mask of an object, by its place in the json."""
+        for index, mask in enumerate(prediction.get("masks", [])):
+            path = folder / "masks" / f"{name}-{index:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(255 * mask.to(torch.uint8).numpy()).save(path)

@@ -1,0 +1,55 @@
+"""What a trained model says of images, from files to answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from limbeck.data.images import read_image
+
+Picture = Tensor | Image.Image | Path | str
+
+
+class Predictor(Protocol):
+    """A model with its preprocessing.
+
+    ``predict`` takes an RGB image (3, H, W) uint8, a PIL image, or the path of a file, and gives tensors by name, in
+    the image's own pixels. Of classifiers: ``probabilities`` (K). Of segmenters: ``mask`` (H, W) int64. Of detectors:
+    ``boxes`` (n, 4) as left, top, right, bottom, ``labels`` (n) from 0, ``scores`` (n), and ``masks`` (n, H, W) bool
+    where it gives any.
+    """
+
+    classes: list[str]
+
+    def predict(self, image: Picture) -> dict[str, Tensor]: ...
+
+    def describe(self, prediction: Mapping[str, Tensor]) -> dict[str, Any]:
+        """A prediction as json takes it, with the names of the classes."""
+
+    def draw(self, image: Tensor, prediction: Mapping[str, Tensor]) -> Tensor:
+        """A prediction drawn on its image (3, H, W) uint8."""
+
+    def write(self, name: str, prediction: Mapping[str, Tensor], folder: Path) -> None:
+        """Write what json does not hold, such as a mask, as files of this name below a folder."""
+
+
+def pixels_of(image: Picture) -> Tensor:
+    """The pixels (3, H, W) uint8 of an image.
+
+    Raises:
+        ValueError: A file cannot be read, or a tensor has another shape or type.
+    """
+    if isinstance(image, Image.Image):
+        pixels: Tensor = pil_to_tensor(image.convert("RGB"))
+        return pixels
+    if not isinstance(image, Tensor):
+        return read_image(Path(image))
+    if image.ndim != 3 or len(image) != 3 or image.dtype != torch.uint8:
+        raise ValueError(f"an image is a tensor (3, H, W) of uint8, not {tuple(image.shape)} of {image.dtype}")
+    return image

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import limbeck
+from limbeck.cli import main
+from limbeck.commands.predict import images_in
+from limbeck.data.inputs import Inputs
+from limbeck.tasks import task_kind
+from limbeck.training.record import save_student
+from tests.runs import mistake
+
+CLASSES = ["circle", "square"]
+MODELS = {
+    "classification": ("timm:test_resnet", {"load_size": 64, **vars(Inputs(64))}),
+    "semantic": ("torchvision:lraspp_mobilenet_v3_large", {"short_side": 64, **vars(Inputs())}),
+    "detection": ("torchvision:fcos/timm:test_efficientnet", {"short_side": 64, "long_side": 128, **vars(Inputs())}),
+    "instance": ("torchvision:maskrcnn/timm:test_resnet", {"short_side": 64, "long_side": 128, **vars(Inputs())}),
+}
+
+
+@pytest.fixture(params=MODELS)
+def run(request, tmp_path):
+    """A run folder of each kind of task."""
+    model, inputs = MODELS[request.param]
+    torch.manual_seed(0)
+    module = task_kind(request.param).build(model, CLASSES).module
+    if request.param == "detection":  # an untrained one is sure of nothing
+        torch.nn.init.constant_(module.head.classification_head.cls_logits.bias, 1.0)
+    card = {"task": request.param, "model": model, "classes": CLASSES, **inputs}
+    save_student(module, tmp_path / "run" / "student.safetensors", card)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for name, size in (("a.png", (90, 70)), ("more/b.jpg", (64, 128))):
+        Image.effect_noise(size, 60).convert("RGB").save(folder / name)
+    return folder
+
+
+def test_a_run_predicts_the_images_of_a_folder_in_their_own_pixels(run, photos, tmp_path, capsys):
+    main(["predict", str(run), str(photos), "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().out.startswith("2 images: ")
+    answers = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert sorted(answers) == ["a", "more/b"]
+    with Image.open(tmp_path / "out" / "pictures" / "more" / "b.png") as drawn:
+        assert drawn.size == (64, 128)
+    model = limbeck.load(run)
+    prediction = model.predict(photos / "a.png")
+    expected = {"image": str(photos / "a.png"), **model.describe(prediction)}
+    assert answers["a"] == json.loads(json.dumps(expected))
+    if "mask" in prediction:
+        with Image.open(tmp_path / "out" / "masks" / "a.png") as mask:
+            assert mask.size == (90, 70)
+    if "boxes" in prediction:
+        assert 64 < prediction["boxes"].max() <= 90.1  # not in the pixels that the model sees
+    if "probabilities" in prediction:
+        assert set(answers["a"]["probabilities"]) == set(CLASSES)
+
+
+def test_an_image_is_predicted_alike_as_file_picture_and_tensor(run, photos):
+    model = limbeck.load(str(run))
+    with Image.open(photos / "a.png") as picture:
+        from_picture = model.predict(picture)
+    for name, value in model.predict(photos / "a.png").items():
+        assert torch.equal(value, from_picture[name])
+    with pytest.raises(ValueError, match=r"a tensor \(3, H, W\) of uint8, not \(1, 5, 5\)"):
+        model.predict(torch.zeros(1, 5, 5))
+
+
+@pytest.mark.parametrize("run", ["classification"], indirect=True)
+def test_an_image_that_cannot_be_read_is_an_error_or_counted(run, photos, tmp_path, capsys):
+    (photos / "c.jpg").write_bytes(b"no image")
+    command = ["predict", str(run), str(photos), "--out", str(tmp_path / "out")]
+    assert "c.jpg" in mistake(command, capsys)
+    main([*command, "--no-pictures", "--on-bad-data", "skip"])
+    assert capsys.readouterr().out.startswith("2 images, 1 left out that cannot be read: ")
+
+
+def test_what_cannot_be_predicted_says_why(photos, tmp_path, capsys):
+    command = ["predict", str(tmp_path), str(photos), "--out", str(tmp_path / "out")]
+    assert "name the folder of a run" in mistake(command, capsys)
+    with pytest.raises(ValueError, match="no file or folder"):
+        images_in([tmp_path / "nothing"])
+    with pytest.raises(ValueError, match="would both be written as a"):
+        images_in([photos, photos / "a.png"])
