@@ -26,6 +26,7 @@ from limbeck.training.recipe import Budget, Recipe
 
 NETS = Path(__file__).with_name("cifar_resnet.py")
 WITHOUT_BOXES = tuple(name for name in METHODS if name not in ("FGD", "ForegroundTransform"))  # here are none
+AUTO = tuple(f"{name}@auto" for name in ("KD", "DKD", "RKD", "SimilarityPreserving"))  # their own are published numbers
 CLIPPED = ("MGD",)  # its loss was not finite otherwise, after 40 steps; its authors clip, too
 
 
@@ -36,8 +37,9 @@ class Quality:
     data: str
     """A folder of images with train/ and test/, such as CIFAR-10 as files; or cifar10:DIR."""
     out: Path = Path("runs/quality")
-    methods: tuple[str, ...] = (*WITHOUT_BOXES, "KD:temperature=2,standardise=True", "ChannelTransform@stages")
-    """As limbeck distill --method takes them, each with its own weight and layers; after an @, other layers."""
+    methods: tuple[str, ...] = (*WITHOUT_BOXES, "KD:temperature=2,standardise=True", "ChannelTransform@stages", *AUTO)
+    """As limbeck distill --method takes them, each with its own weight and layers; after an @, other layers, or auto
+    for the weight."""
     seeds: tuple[int, ...] = (0, 1, 2)
     images: int = 4000
     """Training images of every student."""
@@ -63,14 +65,14 @@ class Quality:
 
     def distilled(self, method: str, seed: int) -> Recipe:
         """A recipe for the student beside the teacher."""
-        method, _, layers = method.partition("@")
+        method, _, other = method.partition("@")
         return classification.distill(
             self.of_images(),
             teacher=str(self.out / "teacher-0"),
             student=f"{NETS}:resnet8",
             size=32,
-            matching=MatchOptions(method=(method,)),
-            layers=layers or None,
+            matching=MatchOptions(method=(method,), weight=("auto",) if other == "auto" else ()),
+            layers=other if other not in ("", "auto") else None,
             teacher_options=TeacherOptions(teacher_check=False),  # its own run has measured it
             budget=replace(self.budget(self.epochs, self.batch_size, seed), clip=5.0 if method in CLIPPED else None),
         )

@@ -168,6 +168,7 @@ CRITERIA = [
     *cases("AttentionTransfer", plain(criteria.AttentionTransfer), random, MAPS + TOKENS),
     *cases("ChannelDistillation", plain(criteria.ChannelDistillation), random, MAPS + TOKENS),
     *cases("ChannelTransform", channel_transform, positive, MAPS + TOKENS),
+    *cases("CIRKD", plain(partial(criteria.CIRKD, temperature=1)), random, MAPS + TOKENS),
     *cases("Cosine", plain(criteria.Cosine), random, MAPS + TOKENS),
     *cases("Cosine map", plain(partial(criteria.Cosine, over="map")), random, MAPS + TOKENS),
     *cases(
@@ -188,4 +189,5 @@ CRITERIA = [
     *cases("ReviewKD", review_kd, positive, MAPS),
     *cases("RKD", plain(criteria.RKD), random, TRIPLES),
     *cases("SimilarityPreserving", plain(criteria.SimilarityPreserving), random, SEVERAL),
+    *cases("WTTM", plain(criteria.WTTM), random, LOGITS, minimum=None),  # it is at a softened teacher
 ]

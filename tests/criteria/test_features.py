@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from limbeck import criteria
 
@@ -206,3 +207,15 @@ def test_batch_of_too_few_images_is_refused(make, least):
         ValueError, match=f"{make.__name__} relates .* needs {least} or more; this batch has {least - 1}"
     ):
         make()(torch.randn(least - 1, 4), torch.randn(least - 1, 4))
+
+
+# --- CIRKD ---
+
+
+def test_cirkd_keeps_no_table_of_similarities_for_the_backward_pass():
+    student = torch.randn(3, 4, 10, 10, requires_grad=True)
+    kept = []
+    with saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+        criteria.CIRKD()(student, torch.randn(3, 4, 10, 10)).backward()
+    assert max(kept) <= student.numel()
+    assert student.grad.any()

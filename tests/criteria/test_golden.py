@@ -32,6 +32,8 @@ BOXES = [torch.tensor([[0.3, 0.05, 0.7, 0.2]])] * 3  # rows 0 and 1, columns 1 t
         (criteria.Cosine(0, 1), 0.644975),
         (criteria.Cosine(), 0.961359),
         (criteria.Cosine(0.5, 0.5), 0.820744),
+        (criteria.CIRKD(), 6.481955),  # by the authors' code, dab64db
+        (criteria.CIRKD(temperature=1), 0.470971),
         (criteria.Cosine(over="map"), 0.946417),  # by Theia's code, 59d0448
         (criteria.Cosine(over="map", standardise=True), 0.942826),
     ],
@@ -100,6 +102,9 @@ def test_of_the_channel_transform():
         (criteria.KD(temperature=4), 0.562857),
         (criteria.KD(temperature=1), 0.413522),
         (criteria.KD(temperature=2, standardise=True), 0.216042),
+        (criteria.WTTM(), 0.379045),  # by the authors' code, fe457b3
+        (criteria.WTTM(exponent=0.1), 0.598465),
+        (criteria.WTTM(weighed=False), 0.119422),
         (criteria.DIST(1, 0), 0.507966),
         (criteria.DIST(0, 1), 0.055321),
         (criteria.DIST(), 0.563287),

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from limbeck.criteria import DIST, DKD, KD, NKD, GuidedKD
+from limbeck.criteria import DIST, DKD, KD, NKD, WTTM, GuidedKD
 
 N = torch.arange(20, dtype=torch.float64).view(4, 5)
 STUDENT, TEACHER = torch.sin(1.1 * N), 2 * torch.cos(0.9 * N)
@@ -10,7 +10,7 @@ LABELS = torch.tensor([0, 1, 3, 1])
 RIGHT = TEACHER.argmax(1)
 SHIFT, SCALE = torch.tensor([[3.0], [-7.0], [0.5], [2.0]]), torch.tensor([[0.1], [1.0], [30.0], [4.0]])
 
-without_truth = pytest.mark.parametrize("criterion", [KD(), DIST()], ids=str)
+without_truth = pytest.mark.parametrize("criterion", [KD(), DIST(), WTTM()], ids=str)
 with_truth = pytest.mark.parametrize("criterion", [DKD(), NKD(), GuidedKD()], ids=str)
 
 
@@ -55,7 +55,7 @@ def test_batch_without_any_class_gives_zero(criterion):
     assert not found.any()
 
 
-@pytest.mark.parametrize("criterion", [KD(), DIST(), DKD(), NKD(), GuidedKD()], ids=str)
+@pytest.mark.parametrize("criterion", [KD(), DIST(), DKD(), NKD(), GuidedKD(), WTTM()], ids=str)
 @pytest.mark.parametrize(("student", "teacher"), [((2, 5), (2, 6)), ((2, 5), (3, 5)), ((5,), (5,))])
 def test_logits_of_other_classes_are_refused_with_the_remedy(criterion, student, teacher):
     truth = (torch.zeros(2, dtype=torch.long),) if hasattr(criterion, "needs_truth") else ()
@@ -226,3 +226,15 @@ def test_the_true_class_is_left_out_at_any_temperature(temperature):
     entropy = F.cross_entropy(student / temperature, (teacher / temperature).softmax(1)) * temperature**2
     found = NKD(1, temperature)(STUDENT, TEACHER, LABELS) - NKD(0, temperature)(STUDENT, TEACHER, LABELS)
     torch.testing.assert_close(found, entropy)
+
+
+# --- WTTM ---
+
+
+def test_wttm_is_zero_at_the_softened_teacher_and_counts_images_more_where_that_is_unsure():
+    value, found = gradient(lambda student: WTTM(0.3)(student, TEACHER), 0.3 * TEACHER)
+    torch.testing.assert_close(value, torch.zeros_like(value), atol=1e-12, rtol=0)
+    assert found.abs().max() < 1e-12
+    one, other = torch.tensor([[9.0, 0, 0, 0, 0]]), torch.tensor([[1.0, 0, 0, 0, 0]])
+    shares = [WTTM(0.3)(s, t) / WTTM(0.3, weighed=False)(s, t) for s, t in ((other, one), (one, other))]
+    assert 1 < shares[0] < shares[1]

@@ -3,6 +3,7 @@
 from limbeck.criteria.attention_transfer import AttentionTransfer
 from limbeck.criteria.channel_distillation import ChannelDistillation
 from limbeck.criteria.channel_transform import ChannelTransform
+from limbeck.criteria.cirkd import CIRKD
 from limbeck.criteria.cosine import Cosine
 from limbeck.criteria.cwd import CWD
 from limbeck.criteria.dist import DIST
@@ -19,8 +20,10 @@ from limbeck.criteria.pkd import PKD
 from limbeck.criteria.review_kd import ReviewKD
 from limbeck.criteria.rkd import RKD
 from limbeck.criteria.similarity_preserving import SimilarityPreserving
+from limbeck.criteria.wttm import WTTM
 
 __all__ = [
+    "CIRKD",
     "CWD",
     "DIST",
     "DKD",
@@ -32,6 +35,7 @@ __all__ = [
     "OFD",
     "PKD",
     "RKD",
+    "WTTM",
     "AttentionTransfer",
     "ChannelDistillation",
     "ChannelTransform",

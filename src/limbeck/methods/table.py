@@ -112,6 +112,12 @@ METHODS: Mapping[str, Method] = {
         weight=1.0,
         published="temperature 1, 1,000 classes, batch 256; 0.1 with 100, batch 128",
     ),
+    "WTTM": Method(
+        criteria.WTTM,
+        "zheng2024knowledge",
+        "class probabilities against a softened teacher's, weighed by how unsure that is",
+        "output",
+    ),
     "FitNet": Method(
         nn.MSELoss,
         "romero2015fitnets",
@@ -133,6 +139,13 @@ METHODS: Mapping[str, Method] = {
         "which images of a batch look alike",
         weight=3000.0,
         published="100 classes, batch 64; its gradient falls as 1 / B",
+    ),
+    "CIRKD": Method(
+        criteria.CIRKD,
+        "yang2022cross",
+        "which positions look alike, across the images of a batch",
+        weight=1.0,
+        published="temperature 0.1, 19 classes, batch 16, maps of an eighth of 512x1024 px",
     ),
     "RKD": Method(
         criteria.RKD,
