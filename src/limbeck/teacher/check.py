@@ -9,7 +9,9 @@ from limbeck.core.capture import Layer
 
 Features = dict[Layer, Tensor]
 TF32 = 2.0**-10  # what CUDA's convolutions round float32 to
-PRECISION = 0.1  # of a feature's norm, which deep networks in bfloat16 stay well below: benchmarks/results/families.md
+# Of a feature's norm. In bfloat16, with random weights, resnet18 differs by 0.008, a ViT-Ti by 0.009, mobilenetv2_100,
+# the worst that was tried, by 0.05; an overflow by infinity.
+PRECISION = 0.3
 
 
 def check_finite(features: Features) -> None:
