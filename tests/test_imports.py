@@ -48,6 +48,11 @@ def test_core_runs_on_torch_alone():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_import_loads_no_compiler():
+    code = "import limbeck, sys; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("room", TORCH_ALONE)
 def test_the_library_imports_torch_the_standard_library_and_itself_only(room):
     for path in modules_in(room):

@@ -2,6 +2,8 @@
 
 import copy
 import io
+import subprocess
+import sys
 from collections import namedtuple
 
 import pytest
@@ -107,6 +109,17 @@ def test_student_is_pickled_and_scripted_and_copied_once_it_is_unhooked():
     assert torch.equal(again(images()), student.eval()(images()))
     with pytest.raises(RuntimeError, match=r"layer body of Sequential is not hooked any more"):
         distiller(images())
+
+
+def test_distiller_from_a_pickle_measures_without_compilation_in_another_process(tmp_path):
+    torch.save(distiller_of(Match("body", "body", MSE(), weight="auto", projector=conv1x1)), tmp_path / "distiller.pt")
+    code = (
+        "import sys, torch; distiller = torch.load(sys.argv[1], weights_only=False)\n"
+        "compiled = torch.compile(distiller, backend='eager')\n"
+        "for _ in range(12): out = compiled(torch.randn(2, 3, 16, 16)); (out.output.sum() + out.loss).backward()\n"
+        "assert distiller.matches[0].weight > 0"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "distiller.pt")], check=True)
 
 
 def test_only_our_hooks_are_taken_off_also_from_a_deep_copy():

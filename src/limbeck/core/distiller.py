@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,14 +13,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from limbeck.core.auto_weight import BATCHES, AutoWeight
+from limbeck.core.building import build_match, keeping_buffers, unfreezing
 from limbeck.core.capture import Capture
 from limbeck.core.checks import check_gradients, check_models, check_prepared
-from limbeck.core.criterion import Feature
+from limbeck.core.features import gather
 from limbeck.core.layout import check_layout
-from limbeck.core.match import Match, gather, share_ratio
+from limbeck.core.match import Match
+from limbeck.core.matches import share_ratio, tell_apart
 from limbeck.core.measurement import Measurement
 from limbeck.core.modules import Example, call, evaluating, is_compiled
-from limbeck.core.naming import tell_apart
 from limbeck.core.teacher import Teacher
 
 logger = logging.getLogger("limbeck")
@@ -90,7 +92,9 @@ class Distiller(nn.Module):
         wanted = [layer for match in matches for layer in match.teacher]
         self.student = student
         self.matches = nn.ModuleList(matches)  # type: ignore[assignment]
-        share_ratio([match for match in matches if match.auto is not None], process_group)
+        if self._automatic:
+            share_ratio([match for match in matches if match.auto is not None], process_group)
+            _leave_uncompiled()
         with ExitStack() as undo:  # what fails leaves the two models as they were
             self._call_student = Capture(student, [layer for match in matches for layer in match.student])
             undo.callback(self._call_student.remove)
@@ -98,13 +102,18 @@ class Distiller(nn.Module):
                 check_prepared(teacher.capture.layers, wanted)
                 self.teacher = teacher
             else:
-                undo.callback(_unfreezing(teacher))
+                undo.callback(unfreezing(teacher))
                 self.teacher = Teacher(teacher, wanted, truncate=False)
                 undo.callback(self.teacher.capture.remove)
             self._build(example, truth, teacher_inputs, example_mode)
             undo.pop_all()
         if not isinstance(teacher, Teacher):
             self.teacher.capture.truncate = True  # it ran whole once, which tells of a layer that runs twice
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy, or from a pickle
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if self._automatic:
+            _leave_uncompiled()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "student" and "_call_student" in self.__dict__:  # another student, or the same one compiled
@@ -135,7 +144,6 @@ class Distiller(nn.Module):
         for match in self.matches:
             match.set_progress(progress)
 
-    @torch.compiler.disable(reason=UNCOMPILED)  # type: ignore[untyped-decorator, no-untyped-call]
     def _run_uncompiled(self, *args: Any, **kwargs: Any) -> Distilled:
         distilled: Distilled = self.forward(*args, **kwargs)
         return distilled
@@ -190,7 +198,7 @@ class Distiller(nn.Module):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _build(self, example: Example, truth: Any, teacher_inputs: Example | None, mode: str) -> None:
-        with evaluating(self), _keeping_buffers(self.student):
+        with evaluating(self), keeping_buffers(self.student):
             if mode == "train":
                 self.student.train()
             _, student = call(self._call_student, example)
@@ -200,52 +208,12 @@ class Distiller(nn.Module):
             for layer, feature in teacher.items():
                 check_layout(self.teacher.model, layer, feature)
             for match in self.matches:
-                _build_match(match, gather(student, match.student), gather(teacher, match.teacher), truth)
+                build_match(match, gather(student, match.student), gather(teacher, match.teacher), truth)
 
 
-def _build_match(match: Match, student: Feature, teacher: Feature, truth: Any) -> None:
-    """Build a match, and see that its criterion gives a scalar."""
-    needs = match.declared.needs_truth
-    if needs and truth is None:
-        what = f" ({needs})" if isinstance(needs, str) else ""
-        raise ValueError(f"{match} needs the ground truth{what}: pass truth=... here and in each call")
-    try:
-        match.build(student, teacher)
-        with evaluating(match):  # what was just built too
-            value = match(student, teacher, truth)
-    except (AttributeError, TypeError) as error:
-        if len(match.student) == len(match.teacher) == 1:
-            raise
-        raise TypeError(
-            f"{match} gives its criterion tuples of features, of {len(match.student)} and {len(match.teacher)} layers, "
-            f"which it does not take ({error}); pass Match(layer, layer, criterion) for each pair of layers"
-        ) from error
-    if not isinstance(value, Tensor) or value.ndim != 0:
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"the criterion of {match} gives {shape}, not a scalar tensor; reduce it, as .mean()")
-    match.set_pace(student, teacher, truth)
-
-
-def _unfreezing(model: nn.Module) -> Callable[[], None]:
-    """What gives a model back the modes and the gradients that it has now."""
-    modes = {module: module.training for module in model.modules()}
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-    def unfreeze() -> None:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        for module, training in modes.items():
-            module.training = training
-
-    return unfreeze
-
-
-@contextmanager
-def _keeping_buffers(model: nn.Module) -> Iterator[None]:
-    """Have what a model learns in its buffers undone afterwards, as the statistics of batch norms in training mode."""
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in kept:
-            buffer.copy_(value)
+@cache
+def _leave_uncompiled() -> None:
+    """Have the compiler leave alone what measures; not at import, since this loads it, which takes as long as torch."""
+    Distiller._run_uncompiled = torch.compiler.disable(  # type: ignore[method-assign, no-untyped-call]
+        Distiller._run_uncompiled, reason=UNCOMPILED
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
@@ -11,14 +10,14 @@ from typing import Any, Literal
 from weakref import WeakSet
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from limbeck.core.auto_weight import RATIO, AutoWeight
-from limbeck.core.capture import Layer, as_layer
+from limbeck.core.auto_weight import AutoWeight
+from limbeck.core.capture import Layer
 from limbeck.core.checks import check_batch, check_criterion, check_projector, check_shapes, check_weight
 from limbeck.core.criterion import Criterion, Feature, declared_by, name_of
+from limbeck.core.features import as_layers, each_of, first_of, gather, names_of
 from limbeck.core.measurement import Measurement
 from limbeck.core.modules import evaluating
 from limbeck.core.pace import ScaledGradient, WeightedValue
@@ -218,10 +217,10 @@ class Match(nn.Module):
             if self.projector is not None:
                 student = exact(self.projector(as_weights(student, self.projector)))
         else:
-            student, teacher = _each(exact, student), _each(exact, teacher)
+            student, teacher = each_of(exact, student), each_of(exact, teacher)
         if isinstance(self.criterion, nn.Module) and not self.declared.mixed_precision:
             in_its_precision = partial(as_weights, module=self.criterion)
-            return _each(in_its_precision, student), _each(in_its_precision, teacher)
+            return each_of(in_its_precision, student), each_of(in_its_precision, teacher)
         return student, teacher
 
     def _check_unused(self) -> None:
@@ -236,41 +235,3 @@ class Match(nn.Module):
         self._built = True
         if builds:
             _BUILT_CRITERIA.add(self.criterion)  # type: ignore[arg-type]
-
-
-def as_layers(layers: Layer | str | Sequence[Layer | str]) -> tuple[Layer, ...]:
-    if isinstance(layers, Layer | str):
-        return (as_layer(layers),)
-    return tuple(as_layer(layer) for layer in layers)
-
-
-def names_of(layers: tuple[Layer, ...]) -> str:
-    return "+".join(map(str, layers))
-
-
-def gather(features: dict[Layer, Tensor], layers: tuple[Layer, ...]) -> Feature:
-    """One feature for one layer, a tuple for several."""
-    return features[layers[0]] if len(layers) == 1 else tuple(features[layer] for layer in layers)
-
-
-def share_ratio(matches: Sequence[Match], process_group: dist.ProcessGroup | None) -> None:
-    """Give each match of weight ``"auto"`` its part of one ratio to the task's gradient.
-
-    The modules at which they read have equal parts. Matches of one feature divide the part of their module; those of
-    several features that one module returns, as the levels of a pyramid, do not, since each has a gradient of its own.
-    """
-    modules = {tuple((layer.path, layer.input) for layer in match.student) for match in matches}
-    features = Counter(match.student for match in matches)
-    for match in matches:
-        assert match.auto is not None
-        match.auto.share = RATIO / len(modules) / features[match.student]
-        if process_group is not None:  # in a function, since a group cannot be deep-copied
-            match.auto.reduce = lambda sums: dist.all_reduce(sums, group=process_group)
-
-
-def first_of(feature: Feature) -> Tensor:
-    return feature if isinstance(feature, Tensor) else feature[0]
-
-
-def _each(function: Callable[[Tensor], Tensor], feature: Feature) -> Any:
-    return function(feature) if isinstance(feature, Tensor) else tuple(map(function, feature))

@@ -11,7 +11,8 @@ from torch import Tensor
 from limbeck.core.capture import Layer
 from limbeck.core.criterion import Feature
 from limbeck.core.distiller import Distiller
-from limbeck.core.match import Match, first_of, gather
+from limbeck.core.features import first_of, gather
+from limbeck.core.match import Match
 from limbeck.core.modules import Example, call, evaluating
 from limbeck.training.advice import advise_on_grids
 
