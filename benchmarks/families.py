@@ -90,9 +90,8 @@ def row(spelt: str) -> list[str]:
     except ValueError as error:
         return [*cells, f"refused: {error}"]
     layers = [stage.layer for stage in found]
-    with torch.no_grad():
-        features = Capture(model, layers)(images)[1]
-        own = of_the_model(model, images)
+    features = captured(model, layers, images)
+    own = of_the_model(model, images)
     strides = ", ".join(f"{layer} {size[0] / features[layer].shape[2]:.3g}" for layer in layers)
     return [
         *cells,
@@ -128,6 +127,16 @@ def randomized(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+@torch.no_grad()
+def captured(model: nn.Module, layers: list[Layer], images: Tensor) -> dict[Layer, Tensor]:
+    """Features of a model, which keeps no hook: a convolution with one would not be folded."""
+    capture = Capture(model, layers)
+    features = capture(images)[1]
+    capture.remove()
+    return features
+
+
+@torch.no_grad()
 def of_the_model(model: nn.Module, images: Tensor) -> list[Tensor]:
     """The last intermediate of each size, as the model gives them."""
     by_size: dict[tuple[int, ...], Tensor] = {}
@@ -151,8 +160,7 @@ def agreement(found: list[Tensor], own: list[Tensor]) -> str:
 def prepared(model: nn.Module, layer: Layer, images: Tensor, others: Tensor) -> list[str]:
     """How many norms were folded, and by how much the last map then differs, of a channel's largest value."""
     norms = count(model)
-    with torch.no_grad():
-        plain = Capture(model, [layer])(others)[1][layer]
+    plain = captured(model, [layer], others)[layer]
     try:
         teacher = prepare_teacher(model, [layer], example=images)
     except Exception as error:
