@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import Any
 
 from accelerate import Accelerator
@@ -46,7 +47,7 @@ class Loaders:
         loader = iter(self._train_loader(epoch, done))
         for _ in range(done, min(self.steps_per_epoch, self.total_steps - epoch * self.steps_per_epoch)):
             asked = time.perf_counter()
-            batches = [whole(next(loader)) for _ in range(self.recipe.budget.accumulate)]
+            batches = [whole(next_of(loader)) for _ in range(self.recipe.budget.accumulate)]
             self.display.loaded(self.recipe.budget.batch_size, time.perf_counter() - asked)
             yield batches
             self.display.step()
@@ -123,6 +124,14 @@ def whole(batch: Any) -> Any:
     return batch
 
 
+def next_of(loader: Iterator[Any]) -> Any:
+    try:
+        return next(loader)
+    except (ConnectionError, EOFError) as error:  # a worker was killed while it handed a batch over
+        time.sleep(1)  # in which torch learns of it, and raises
+        raise RuntimeError("DataLoader worker was killed") from error
+
+
 @contextmanager
 def telling_of_killed_workers() -> Iterator[None]:
     """Say in a sentence that a loader process was killed, of which torch tells at any moment."""
@@ -131,6 +140,7 @@ def telling_of_killed_workers() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error) or not ("killed" in str(error) or "exited" in str(error)):
             raise
+        clear_frames(error.__traceback__)  # of the loader, which would raise again whenever a child process ends
         raise ChildProcessError(
             f"a loader process was killed ({str(error).strip()}), as happens where memory runs out: try fewer "
             "--workers or a smaller --batch-size, and go on with --resume"
