@@ -415,6 +415,24 @@ def test_loss_that_never_reaches_backward_raises_with_the_remedy():
         distiller(images(4))
 
 
+def test_task_that_gives_no_gradient_raises_with_the_remedy():
+    distiller = distiller_of(auto())
+    for step in range(4 * BATCHES):
+        distiller(images(4, seed=step)).loss.backward()
+    with pytest.raises(RuntimeError, match=r"saw no usable gradient in 32 .* to a loss of the task's .* or pass a num"):
+        distiller(images(4))
+
+
+def test_steps_go_on_to_be_measured_while_there_is_nothing_to_be_seen_in_them():
+    match = auto()
+    distiller = distiller_of(match)
+    for step in range(BATCHES + 3):
+        distiller(images(4, seed=step)).loss.backward()
+    train(distiller, 1)
+    distiller(images())
+    assert match.weight == pytest.approx(weight_by_hand(distiller, match, steps=[0]), rel=1e-4)
+
+
 def test_number_is_logged_once_it_has_settled(caplog):
     match = auto()
     distiller = distiller_of(match)

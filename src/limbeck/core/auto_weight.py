@@ -49,10 +49,10 @@ class AutoWeight(nn.Module):
         self.register_buffer("clock", torch.zeros(2, dtype=torch.int64))
         self.share = RATIO
         self.reduce: Callable[[Tensor], Any] | None = None  # the sum over the processes of a group; None: over all
-        self.starting = True
+        self.starting = True  # until BATCHES steps were measured, with something to be seen in them
         self._on_host: Sequence[int] | None = None  # what clock holds; None: to be read
         self._pending = False  # whether a backward pass has added to the sums
-        self._unseen = 0  # training steps before the first backward pass
+        self._unsettled = 0  # training steps so far, while it is starting
 
     def relative(self) -> Tensor:
         """The weight of the criterion over its value for a student of zeros; 0 before something was measured."""
@@ -66,12 +66,13 @@ class AutoWeight(nn.Module):
         wait, measured = self._on_host
         if self._pending:
             self._count()
-            measured += 1
-            wait = EVERY if measured >= BATCHES else 0
-        self._on_host = max(0, wait - 1), measured
-        self.starting = measured < BATCHES
-        if self.training and not measured:
+            wait, measured = EVERY, measured + 1
+        if self.starting and measured >= BATCHES:
+            self.starting = not self.state[1] > 0  # waits for the device, once where all is well
+        if self.starting:
+            wait = 0
             self._check(name)
+        self._on_host = max(0, wait - 1), measured
         return wait <= 1
 
     def add_floor(self, norm: Tensor, gradient: Tensor) -> None:
@@ -97,12 +98,12 @@ class AutoWeight(nn.Module):
         self._pending = False
 
     def _check(self, name: str) -> None:
-        if self._unseen == 4 * BATCHES:
+        self._unsettled += self.training
+        if self._unsettled > 4 * BATCHES and self.state[1] == 0:
             raise RuntimeError(
-                f"weight='auto' of {name} saw no usable gradient in {self._unseen} batches; add the distiller's .loss "
-                "to the loss you call backward() on, or pass a number"
+                f"weight='auto' of {name} saw no usable gradient in {4 * BATCHES} batches; add the distiller's .loss "
+                "to a loss of the task's that you call backward() on, or pass a number"
             )
-        self._unseen += 1
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
         if self._on_host is not None:
@@ -111,7 +112,7 @@ class AutoWeight(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._on_host = None
+        self._on_host, self.starting = None, True
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AutoWeight:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

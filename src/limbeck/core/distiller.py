@@ -212,6 +212,7 @@ class Distiller(nn.Module):
 
 
 @cache
+@cache  # each time would wrap it once more
 def _leave_uncompiled() -> None:
     """Have the compiler leave alone what measures; not at import, since this loads it, which takes as long as torch."""
     Distiller._run_uncompiled = torch.compiler.disable(  # type: ignore[method-assign, no-untyped-call]
