@@ -137,8 +137,8 @@ def test_a_weight_is_shared_by_the_sum_or_equally(matches_of):
     assert weights(weight=3.0) == weights(weight=3.0, reduction="sum") == [3, 3, 3]
     assert weights(weight=3.0, reduction="equal") == [3, 3 * 4, 3 * 16]
     assert weights(weight=3, reduction="equal") == weights(weight="3", reduction="equal") == [3, 12, 48]
-    own = [match.weight for match in matches_of("SimilarityPreserving", reduction="equal")]
-    assert own == [3000, 4 * 3000, 16 * 3000]
+    own = [match.weight for match in matches_of("ChannelDistillation", reduction="equal")]
+    assert own == [6, 4 * 6, 16 * 6]
 
 
 @pytest.mark.parametrize("options", [{}, {"weight": "auto"}, {"weight": "EarlyDecay:weight=6"}, {"layers": "stages"}])

@@ -91,7 +91,9 @@ def test_a_published_weight_is_used_and_each_layer_has_its_own_criterion():
     matches = matches_of("ChannelDistillation")
     assert [match.weight for match in matches] == [6, 6, 6]
     assert len({match.criterion for match in matches}) == 3
-    assert matches_of("DKD")[0].schedule == WarmUp(1.0)
+    assert matches_of("DKD", weight="WarmUp:weight=1")[0].schedule == WarmUp(1.0)
+    assert matches_of("DKD")[0].measuring  # the published weights of these were too large here (docs/log.md)
+    assert matches_of("RKD")[0].measuring
     assert matches_of("CWD")[0].measuring
 
 

@@ -85,8 +85,6 @@ METHODS: Mapping[str, Method] = {
         "zhao2022decoupled",
         "probability of the true class, and the others among themselves",
         "output",
-        weight=WarmUp(1.0),
-        published="temperature 4, 100 classes, batch 64; with 1,000 others=0.5 or 2, temperature 1",
     ),
     "DIST": Method(
         criteria.DIST,
@@ -137,8 +135,6 @@ METHODS: Mapping[str, Method] = {
         criteria.SimilarityPreserving,
         "tung2019similarity",
         "which images of a batch look alike",
-        weight=3000.0,
-        published="100 classes, batch 64; its gradient falls as 1 / B",
     ),
     "CIRKD": Method(
         criteria.CIRKD,
@@ -151,8 +147,6 @@ METHODS: Mapping[str, Method] = {
         criteria.RKD,
         "park2019relational",
         "distances and angles among the images of a batch",
-        weight=1.0,
-        published="100 classes, batch 64",
     ),
     "OFD": Method(
         criteria.OFD,
