@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from limbeck.commands.arguments import MakeRecipe, parse
@@ -13,7 +14,9 @@ from limbeck.methods.pairing import used_in
 from limbeck.models.files import function_in
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import TASKS, task_kind
+from limbeck.tasks.first_batch import write_first_batch
 from limbeck.training.loop import train as train_recipe
+from limbeck.training.ranges import check_ranges
 from limbeck.training.training import is_restarted
 
 
@@ -36,6 +39,7 @@ def _run(command: str, words: list[str]) -> None:
         return
     make = _recipe_of(command, name)
     parsed = parse(make, f"limbeck {command} {name}", rest)
+    check_ranges({**parsed.recipe, "options": parsed.options})
     folder, options = RunFolder(parsed.out), parsed.options
     if folder.has_run() and not (options.resume or options.overwrite or is_restarted()):
         raise ValueError(f"{folder} holds a run already; go on with --resume, --overwrite it, or choose another --out")
@@ -59,7 +63,8 @@ def _run(command: str, words: list[str]) -> None:
     recipe = make(**parsed.recipe)
     record = {**record, "uses": used_in(recipe.matches)}
     recipe = dataclasses.replace(recipe, notes=[*notes, *recipe.notes])
-    report = train_recipe(recipe, folder.path, options, record=record)
+    draw = partial(write_first_batch, recipe) if recipe.card.get("task") in TASKS else None
+    report = train_recipe(recipe, folder.path, options, record=record, draw_first_batch=draw)
     if report.status and not options.zero_when_stopped:
         raise SystemExit(report.status)
 

@@ -73,7 +73,11 @@ def published(name: str) -> dict[str, Tensor]:
 
             weights: dict[str, Tensor] = models.get_model_weights(rest).DEFAULT.get_state_dict(check_hash=True)
             return weights
-    except (OSError, RuntimeError) as error:  # no network, or nothing is published
+    except OSError as error:
+        raise ValueError(
+            f"the published weights of {name} could not be downloaded ({error}); connect, or pass a file of weights"
+        ) from None
+    except RuntimeError as error:
         raise ValueError(f"no published weights of {name} ({error}); pass a file of weights instead") from None
     raise ValueError(f"nothing publishes weights for {name!r}; pass a file of weights")
 

@@ -50,6 +50,11 @@ class RunFolder:
         """Held by the process that writes into the folder."""
         return self.path / ".lock"
 
+    @property
+    def first_batch(self) -> Path:
+        """The first images of the training, as the student saw them, with their truth: wrong annotations are seen."""
+        return self.path / "first-batch.png"
+
     def has_student(self) -> bool:
         return self.student.is_file()
 

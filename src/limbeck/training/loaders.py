@@ -15,6 +15,7 @@ from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from limbeck.data.order import TrainOrder
+from limbeck.data.workers import as_raised
 from limbeck.training.display import Display
 from limbeck.training.recipe import EXAMPLES, Recipe
 from limbeck.training.signals import outlive_signals
@@ -133,10 +134,12 @@ def next_of(loader: Iterator[Any]) -> Any:
 
 
 @contextmanager
-def telling_of_killed_workers() -> Iterator[None]:
-    """Say in a sentence that a loader process was killed, of which torch tells at any moment."""
+def telling_of_workers() -> Iterator[None]:
+    """Say in a sentence what a loader process met, or that it was killed, of which torch tells at any moment."""
     try:
         yield
+    except ValueError as error:
+        raise as_raised(error) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error) or not ("killed" in str(error) or "exited" in str(error)):
             raise

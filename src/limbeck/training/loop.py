@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from limbeck.models.run_folder import RunFolder
 from limbeck.training.devices import make_accelerator
 from limbeck.training.display import Display
-from limbeck.training.loaders import telling_of_killed_workers
+from limbeck.training.loaders import telling_of_workers
 from limbeck.training.lock import held
 from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Recipe
@@ -27,6 +27,7 @@ def train(
     options: RunOptions = RunOptions(),
     *,
     record: Mapping[str, Any] | None = None,
+    draw_first_batch: Callable[[Path], None] | None = None,
     quiet: bool = False,
 ) -> Report:
     """Train a recipe's student into a run folder.
@@ -37,6 +38,7 @@ def train(
             ``student-last.safetensors``.
         options: How the run is started.
         record: Written to ``recipe.json`` when the run takes its first step.
+        draw_first_batch: Writes a picture of it to a file when the run takes its first step.
         quiet: Show nothing but how far it is.
 
     Raises:
@@ -51,7 +53,7 @@ def train(
     with (
         Display(quiet=quiet, hidden=not first, title=title) as display,
         held(folder, display.say) if writes else nullcontext(),
-        telling_of_killed_workers(),
+        telling_of_workers(),
     ):
         training = Training(recipe, folder, options, accelerator, display)
         state, loaders = training.state, training.loaders
@@ -59,7 +61,7 @@ def train(
             display.say("dry run: this would be the first step; nothing was written")
             return training.report()
         with StopRequest(accelerator, options.max_hours).watch() as stop:
-            training.begin(record)
+            training.begin(record, draw_first_batch)
             while training.goes_on():
                 try:
                     for batches in loaders.steps(state.epoch, state.step):

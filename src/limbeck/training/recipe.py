@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset, default_collate
 
 from limbeck.core.match import Match
+from limbeck.training.ranges import check_ranges
 from limbeck.training.task import Task
 from limbeck.training.usual import CLASSIFIER, Optimizer, Usual
 
@@ -78,17 +79,9 @@ class Budget:
     """Where the rate and decay that are not given come from."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        if self.learning_rate is not None and self.learning_rate <= 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
-        if self.clip is not None and self.clip <= 0:
-            raise ValueError(f"clip is {self.clip}; it must be above 0, or None for no clipping")
-        if self.loaded_rate is not None and not 0 <= self.loaded_rate <= 1:
-            raise ValueError(f"loaded_rate is {self.loaded_rate}; it is a part of the learning rate, from 0 to 1")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema is {self.ema}; it is a decay between 0 and 1, such as 0.999")
+        check_ranges(vars(self))
+        if self.warmup > self.epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}, more than the {self.epochs} epochs of the run")
 
     @property
     def highest_rate(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ class Training:
         self.fingerprint = fingerprint(recipe, trained)
         self.state = State(trained, recipe.budget, accelerator, recipe.loaded)
         self.weights: dict[str, float] = {}  # of the matches, once they are measured
+        self.told: set[str] = set()  # notes of samples that were skipped
         self.overtaken = False  # whether the student was said to be ahead of its teacher
         self._describe()
         if found:
@@ -116,7 +117,7 @@ class Training:
                 "random numbers and rounding differ from those of an unbroken run"
             )
 
-    def begin(self, record: Mapping[str, Any] | None) -> None:
+    def begin(self, record: Mapping[str, Any] | None, draw_first_batch: Callable[[Path], None] | None) -> None:
         """Take the run folder: what a run before left there is cut back to the checkpoint, or removed."""
         state, folder = self.state, self.folder
         if self.accelerator.is_main_process:
@@ -124,6 +125,8 @@ class Training:
                 folder.clear()
             if record is not None:
                 write_atomically(folder.record, json.dumps(record, indent=1, default=str).encode())
+            if draw_first_batch is not None and state.step == 0:
+                draw_first_batch(folder.first_batch)
             drop_after(folder.log, state.step, state.epoch)
             self.display.record_to(folder.console)
         self.accelerator.init_trackers("limbeck")
@@ -172,10 +175,19 @@ class Training:
         state.epoch += 1
         if state.epoch % budget.evaluate_every == 0 or state.step >= self.loaders.total_steps:
             self._evaluate()
+        self._tell_of_skipped()
         self.save()
         if self.options.keep_every and state.epoch % self.options.keep_every == 0 and self.accelerator.is_main_process:
             newest = self.folder.checkpoints / f"step-{state.step:08d}.ckpt"
             write_atomically(self.folder.checkpoints / f"epoch-{state.epoch:05d}.ckpt", newest.read_bytes())
+
+    def _tell_of_skipped(self) -> None:
+        """Say of which samples others took the place, as soon as there are more of them."""
+        for data in (self.recipe.train_data, self.recipe.val_data):
+            for note in data.reader.notes() if hasattr(data, "reader") else ():
+                if note not in self.told:
+                    self.told.add(note)
+                    self.display.say(note)
 
     def _evaluate(self) -> None:
         state, name = self.state, self.task.metric

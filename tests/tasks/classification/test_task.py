@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from limbeck.data.inputs import Inputs
-from limbeck.tasks.classification.task import Classification
+from limbeck.tasks.classification.task import Classification, tail
 
 INPUTS = Inputs(1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -54,6 +54,14 @@ def test_student_and_teacher_get_their_own_size_and_normalisation():
 
 def test_a_teacher_no_better_than_chance_is_refused():
     task = Classification(10, INPUTS)
-    task.check_teacher({"top1": 0.5})
-    with pytest.raises(ValueError, match=r"0\.110, chance is 0\.100.*--no-teacher-check"):
-        task.check_teacher({"top1": 0.11})
+    task.teacher_predictions = torch.zeros(100, dtype=torch.int64)
+    task.check_teacher({"top1": 0.19})  # so many of 100 come by chance less often than once in a hundred times
+    with pytest.raises(ValueError, match=r"0\.170 on 100 images, chance is 0\.100.*--no-teacher-check"):
+        task.check_teacher({"top1": 0.17})
+
+
+def test_a_weak_teacher_of_many_images_is_better_than_chance():
+    task = Classification(4, INPUTS)
+    task.teacher_predictions = torch.zeros(2000, dtype=torch.int64)
+    task.check_teacher({"top1": 0.35})
+    assert tail(0, 10, 0.25) == pytest.approx(1)

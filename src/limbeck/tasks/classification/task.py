@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -13,6 +14,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from limbeck.data.inputs import Inputs, Preprocess
 from limbeck.tasks.classification.dataset import UNLABELLED
 from limbeck.tasks.classification.transforms import Batch
+
+SIGNIFICANT = 0.01  # probability of as good a teacher by chance, up to which it counts as better
 
 
 class Classification:
@@ -78,11 +81,12 @@ class Classification:
         return metrics
 
     def check_teacher(self, metrics: dict[str, float]) -> None:
-        chance = 1 / self.classes
-        if metrics["top1"] < 1.5 * chance:
+        assert self.teacher_predictions is not None  # it was evaluated
+        chance, images = 1 / self.classes, len(self.teacher_predictions)
+        if tail(round(metrics["top1"] * images), images, chance) > SIGNIFICANT:
             raise ValueError(
-                f"the teacher's top-1 is {metrics['top1']:.3f}, chance is {chance:.3f}: check its weights, the order "
-                "of the classes and its normalisation, or pass --no-teacher-check"
+                f"the teacher's top-1 is {metrics['top1']:.3f} on {images} images, chance is {chance:.3f}: check its "
+                "weights, the order of the classes and its normalisation, or pass --no-teacher-check"
             )
 
     @torch.no_grad()
@@ -113,3 +117,17 @@ class Classification:
         by_index = torch.zeros(max(predicted, default=-1) + 1, dtype=torch.int64)
         by_index[list(predicted)] = torch.tensor(list(predicted.values()), dtype=torch.int64)
         return {name: value.item() for name, value in metrics.compute().items()}, by_index
+
+
+def tail(right: int, images: int, chance: float) -> float:
+    """The probability of so many right answers or more by chance: a binomial distribution's upper tail.
+
+    >>> round(tail(8, 10, 0.5), 4)  # (45 + 10 + 1) / 1024
+    0.0547
+    """
+    logarithms = [
+        math.lgamma(images + 1) - math.lgamma(k + 1) - math.lgamma(images - k + 1)
+        + k * math.log(chance) + (images - k) * math.log1p(-chance)
+        for k in range(right, images + 1)
+    ]  # fmt: skip
+    return sum(map(math.exp, logarithms))

@@ -15,7 +15,7 @@ from limbeck.core.modules import evaluating
 from limbeck.data.inputs import Inputs
 from limbeck.models import huggingface
 from limbeck.models.build import FILE, Source, build
-from limbeck.models.files import function_at
+from limbeck.models.files import model_at
 from limbeck.models.model import Model
 from limbeck.tasks.detection.heads import HEADS
 from limbeck.tasks.detection.pyramids import MULTIPLE, levels_of_backbone
@@ -110,7 +110,7 @@ def is_hf(name: str) -> bool:
 
 
 def _from_file(name: str, classes: list[str], _: int | None) -> Model:
-    module = function_at(name)(num_classes=len(classes) + 1)
+    module = model_at(name, len(classes) + 1)
     if isinstance(module, TransformerDetector):
         return Model(module, Inputs(), classes, find_backbone(module), find_levels=levels_of_transformer)
     return _taking_images_as_they_are(module, classes)

@@ -12,7 +12,7 @@ from torch import nn
 from limbeck.data.inputs import Inputs
 from limbeck.models import huggingface
 from limbeck.models.build import FILE, Source, build
-from limbeck.models.files import function_at
+from limbeck.models.files import model_at
 from limbeck.models.model import Model
 from limbeck.tasks.semantic.places import before_classifier, find_encoder, logits_of
 
@@ -96,7 +96,7 @@ def is_hf(name: str) -> bool:
 
 
 def _from_file(name: str, classes: list[str], _: int | None) -> Model:
-    return _segmenter(function_at(name)(num_classes=len(classes)), Inputs(), classes)
+    return _segmenter(model_at(name, len(classes)), Inputs(), classes)
 
 
 SOURCES = {

@@ -1,0 +1,49 @@
+import dataclasses
+
+import pytest
+
+from limbeck.training.options import RunOptions
+from limbeck.training.ranges import RANGES, check_ranges
+from limbeck.training.recipe import Budget
+
+KINDS = ("int", "float", "int | None", "float | None")
+NUMBERS = {field.name for field in dataclasses.fields(Budget) if field.type in KINDS}
+WRONG = {
+    "batch_size": 0,
+    "weight_decay": -1.0,
+    "clip": 0.0,
+    "warmup_epochs": -1.0,
+    "ema": 1.0,
+    "patience": 0,
+    "workers": -1,
+}
+
+
+def test_every_number_of_a_budget_has_a_range_but_the_seed():
+    assert NUMBERS - {"seed"} <= RANGES.keys()
+
+
+@pytest.mark.parametrize(("name", "value"), [*WRONG.items(), ("learning_rate", float("nan")), ("clip", -1.0)])
+def test_a_number_out_of_its_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is .*; it must be "):
+        Budget(**{name: value})
+
+
+def test_a_warm_up_longer_than_the_run_is_refused():
+    with pytest.raises(ValueError, match="more than the 10 epochs"):
+        Budget(epochs=10, warmup_epochs=1000)
+
+
+def test_numbers_in_groups_and_tuples_are_looked_at():
+    with pytest.raises(ValueError, match=r"short_side is \(800, 0\); it must be 1 or more"):
+        check_ranges({"data": Sides((800, 0))})
+    with pytest.raises(ValueError, match="max_hours is 0; it must be above 0"):
+        check_ranges({"options": RunOptions(max_hours=0)})
+    with pytest.raises(ValueError, match=r"label_smoothing is 1\.0; it must be 0 or more, and below 1"):
+        check_ranges({"label_smoothing": 1.0})
+    check_ranges({"size": None, "images": 5, "seed": -3, "flip": 1.0})
+
+
+@dataclasses.dataclass(frozen=True)
+class Sides:
+    short_side: tuple[int, ...]
