@@ -48,7 +48,7 @@ class Usual:
         return self.sgd_loaded if optimizer == "sgd" else self.adamw_loaded
 
 
-# SGD's rate is ImageNet's in torchvision's and timm's references; AdamW's was the best of three here (docs/log.md).
+# SGD's rate is ImageNet's in torchvision's and timm's references; AdamW's was tried on transformers, too (docs/log.md).
 CLASSIFIER = Usual(batch_size=256, sgd=0.1, adamw=1.4e-3, sgd_decay=5e-4)
 # As in torchvision's and mmsegmentation's; AdamW's is for encoders from scratch, which they have none of.
 SEGMENTER = Usual(batch_size=8, sgd=0.01, adamw=1e-3, sgd_decay=5e-4)
