@@ -79,7 +79,7 @@ def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
     for found in surveyed:
         if runs[found.path] == 1 and found.path.startswith(root) and found.path.count(".") < depth + below:
             grid = found.grid()
-            stride = f"{pixels / grid[0]:g}" if grid else ""
+            stride = f"{pixels // grid[0]}" if grid and pixels % grid[0] == 0 else ""  # not of queries
             table.add_row(found.path or '"" (output)', found.kind, str(found.shape[1:]), stride)
     console.print(table)
     return _summary(console, model, surveyed)
