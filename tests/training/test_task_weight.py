@@ -44,7 +44,7 @@ def losses_at(step, task_weight):
     def model(x, **others):
         return SimpleNamespace(output=x, losses={"match": torch.tensor(3.0)})
 
-    train_step = TrainStep(recipe_of(task_weight), None, steps_per_epoch=1)
+    train_step = TrainStep(recipe_of(task_weight), None, steps=10, steps_per_epoch=1)
     losses = train_step._losses(SimpleNamespace(model=model, step=step), torch.full((4,), 2.0))
     return [value.item() for value in losses.values()]
 

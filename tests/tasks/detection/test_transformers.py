@@ -78,7 +78,7 @@ PROCESSORS = {
 LEVELS = {
     "detr": {32: Layer("model.model.input_projection")},
     "deformable_detr": {stride: Layer(f"model.model.input_proj.{i}") for i, stride in enumerate((8, 16, 32, 64))},
-    "rt_detr_v2": {stride: Layer("model.model.encoder", map_of(i)) for i, stride in enumerate((8, 16, 32))},
+    "rt_detr_v2": {s: Layer("model.model.encoder", map_of(i), label=f"/{s}") for i, s in enumerate((8, 16, 32))},
 }
 LEVELS["d_fine"] = LEVELS["deimv2"] = LEVELS["rt_detr"] = LEVELS["rt_detr_v2"]
 LEVELS["conditional_detr"] = LEVELS["dab_detr"] = LEVELS["table_transformer"] = LEVELS["detr"]
@@ -338,10 +338,10 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(change, tmp_path)
 def test_a_folder_brings_its_normalisation(tmp_path):
     card = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     configuration("rt_detr_v2").save_pretrained(tmp_path)
-    assert build_transformer(tmp_path, CLASSES)[1] == Inputs(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 32)
+    assert build_transformer(tmp_path, CLASSES)[1] == Inputs(None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 32)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(card))
     detector, inputs = build_transformer(tmp_path, CLASSES)
-    assert inputs == Inputs(32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 32)
+    assert inputs == Inputs(None, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 32)
     assert detector.std.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
 
 
@@ -457,6 +457,7 @@ def test_a_model_that_is_not_of_this_kind_says_why():
 
 @pytest.mark.parametrize("module", ["transformers", "scipy.optimize"])
 def test_a_package_that_is_not_installed_is_named_with_how_to_get_it(monkeypatch, module, tmp_path):
+    transformers.DetrConfig().save_pretrained(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError):
         importlib.import_module(module)
