@@ -15,10 +15,10 @@ def load_weights(model: nn.Module, source: str, *, name: str = "", new_head: boo
     """Load weights from a file, or the ones published for the model.
 
     Args:
-        model: As ``build_model`` gave it.
+        model: As its builder gave it.
         source: A ``.safetensors`` or torch file of tensors (one that holds code is refused), or ``"pretrained"``: what
             timm or torchvision publish for the model of this name.
-        name: As ``build_model`` took it.
+        name: As its builder took it, such as ``timm:resnet50``.
         new_head: Leave out a classifier for another number of classes.
 
     Returns:

@@ -31,10 +31,11 @@ class Budget:
     optimizer: Optimizer = "sgd"
     """SGD has Nesterov momentum 0.9. Norms and biases are never decayed."""
     learning_rate: float | None = None
-    """The highest one; by default what is usual for the task and optimizer: for classifiers by SGD 0.1 for 256 images
-    a batch, and linear in it."""
+    """The highest learning rate; by default what is usual for the task and optimizer: for classifiers by SGD 0.1 for
+    256 images a batch, and linear in it."""
     weight_decay: float | None = None
-    """Of weights with two or more dimensions; by default what is usual: for classifiers 5e-4 by SGD, 0.05 by AdamW."""
+    """Weight decay of tensors with two or more dimensions; by default what is usual: for classifiers 5e-4 by SGD, 0.05
+    by AdamW."""
     schedule: Literal["cosine", "poly", "steps", "two-steps", "constant"] = "cosine"
     """What the learning rate does after the warm-up: fall to 0 as a cosine, or as the rest of the run to the power of
     0.9; times 0.1 at 30, 60 and 90 %, or at 8 and 11 twelfths, as is usual for detectors; nothing."""
@@ -48,7 +49,7 @@ class Budget:
     """Decay of an exponential moving average of the student per step, such as 0.999; then the average is evaluated and
     kept."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the forward and backward passes; weights and criteria are in fp32 always."""
+    """Precision of the forward and backward passes; weights and criteria are in fp32 always."""
     channels_last: bool = True
     """Keep the student's weights and maps in the channels_last memory format, in which convolutions are faster on a
     CPU; not measured on a GPU."""
@@ -59,7 +60,7 @@ class Budget:
     checkpoint_every: int = 500
     """Steps between checkpoints; there is one after each evaluation too."""
     seed: int = 0
-    """Of everything random."""
+    """Random seed: of initial weights, order, augmentation and dropout."""
     loaded_rate: float | None = None
     """Learning rate of what starts from trained weights, as a part of that of everything else; by default what is
     usual: a tenth, but for detectors by SGD all of it."""

@@ -58,7 +58,7 @@ class Data:
     on_bad_data: OnBadData = "error"
     """What becomes of an image that cannot be decoded: an error, or left out and counted (skip)."""
     data_seed: int = 0
-    """Of the choices above, apart from --seed so that runs with other seeds see the same images."""
+    """Seed of the choices above, apart from --seed so that runs with other seeds see the same images."""
 
 
 def distill(

@@ -59,7 +59,7 @@ class Data:
     colour: float = 0.0
     """Largest change of brightness, contrast and saturation in training."""
     data_seed: int = 0
-    """Of the choice of images, apart from --seed so that runs with other seeds see the same ones."""
+    """Seed of the choice of images, apart from --seed so that runs with other seeds see the same ones."""
 
     def __post_init__(self) -> None:
         if self.images is not None and self.images < 1:

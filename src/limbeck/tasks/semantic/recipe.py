@@ -61,7 +61,7 @@ class Data:
     colour: float = 0.5
     """Largest change of brightness, contrast and saturation in training."""
     data_seed: int = 0
-    """Of the choices above, apart from --seed so that runs with other seeds see the same images."""
+    """Seed of the choices above, apart from --seed so that runs with other seeds see the same images."""
 
     def __post_init__(self) -> None:
         for name in ("images", "short_side"):
