@@ -10,12 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Range:
-    """From ``low`` to ``high``; without an end itself where that is excluded."""
+    """From ``low`` to ``high``; without an end itself where that is excluded. ``otherwise``: what else may be meant."""
 
     low: float
     high: float = math.inf
     without_low: bool = False
     without_high: bool = False
+    otherwise: str = ""
 
     def __contains__(self, value: float) -> bool:
         above = self.low < value if self.without_low else self.low <= value
@@ -25,7 +26,7 @@ class Range:
     def __str__(self) -> str:
         least = f"above {self.low:g}" if self.without_low else f"{self.low:g} or more"
         most = "" if math.isinf(self.high) else f", and {'below' if self.without_high else 'at most'} {self.high:g}"
-        return least + most
+        return least + most + self.otherwise
 
 
 AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE = Range(1), Range(0), Range(0, without_low=True)
@@ -34,10 +35,11 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"), AT_LEAST_ONE),
     **dict.fromkeys(("max_steps", "patience", "keep_every", "images", "labels"), AT_LEAST_ONE),
     **dict.fromkeys(("size", "teacher_size", "load_size", "short_side", "long_side", "crop"), AT_LEAST_ONE),
-    **dict.fromkeys(("learning_rate", "clip", "max_hours"), POSITIVE),
+    **dict.fromkeys(("learning_rate", "max_hours"), POSITIVE),
     **dict.fromkeys(("weight_decay", "warmup_epochs", "workers", "auxiliary", "dice", "colour"), NOT_NEGATIVE),
     **dict.fromkeys(("flip", "loaded_rate", "score"), SHARE),
     **dict.fromkeys(("labelled_share", "label_smoothing"), SHARE_BELOW_ONE),
+    "clip": Range(0, without_low=True, otherwise=", or None for no clipping"),
     "ema": Range(0, 1, without_low=True, without_high=True),
 }
 
