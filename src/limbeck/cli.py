@@ -34,7 +34,7 @@ limbeck makes a small vision model learn from a big one.
   limbeck cite RUN
       the BibTeX of the methods that a run used
   limbeck demo
-      a teacher, a student alone and a distilled student on embedded digits, in two minutes
+      a teacher, a student alone and a distilled student on embedded digits, in three minutes
 
 Each command explains its options: limbeck distill classification --help"""
 
