@@ -11,6 +11,7 @@ from torch import Tensor
 
 from limbeck.data.order import Key
 from limbeck.models.build import Sources
+from limbeck.models.checkpoints import load_weights
 from limbeck.models.model import Model
 from limbeck.tasks.predictor import Predictor
 from limbeck.training.recipe import Recipe
@@ -42,6 +43,11 @@ class BuildModel(Protocol):
 
 class LoadWeights(Protocol):
     def __call__(self, model: Model, source: str, *, name: str) -> Any: ...
+
+
+def load_every_tensor(model: Model, source: str, *, name: str) -> None:
+    """Load weights that have to fit a model whole, its classifier included."""
+    load_weights(model.module, source, name=name)
 
 
 @dataclass(frozen=True)
