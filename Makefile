@@ -9,7 +9,7 @@ test: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 	@echo "lines of src: $$(cat $$(find src -name '*.py') | wc -l)"
 
 # One environment for both; each installs what it needs, in the versions of constraints.txt.

@@ -37,7 +37,7 @@ BOXES = [torch.tensor([[0.3, 0.05, 0.7, 0.2]])] * 3  # rows 0 and 1, columns 1 t
         (criteria.Cosine(over="map"), 0.946417),  # by Theia's code, 59d0448
         (criteria.Cosine(over="map", standardise=True), 0.942826),
     ],
-    ids=str,
+    ids=lambda it: getattr(it, "__name__", str(it)),
 )
 def test_of_two_maps(criterion, value):
     assert criterion(STUDENT, TEACHER).item() == pytest.approx(value, abs=1e-6)
