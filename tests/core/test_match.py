@@ -176,7 +176,11 @@ def test_numbers_of_numpy_are_weights(weight):
     assert type(match.weight) is float
 
 
-@pytest.mark.parametrize("criterion", [MSE(), F.smooth_l1_loss, ChannelTransform(), KD(), CWD()], ids=lambda it: getattr(it, "__name__", str(it)))
+@pytest.mark.parametrize(
+    "criterion",
+    [MSE(), F.smooth_l1_loss, ChannelTransform(), KD(), CWD()],
+    ids=lambda it: getattr(it, "__name__", str(it)),
+)
 def test_tuple_of_layers_for_a_criterion_of_one_is_refused(criterion):
     with pytest.raises(
         TypeError, match=r"tuples of features, of 2 and 2 layers, .* pass Match\(layer, layer, criterion"

@@ -50,6 +50,8 @@ def test_torchvision_models_and_functions_of_a_file(tmp_path):
         ("timm:resnt18", r"timm has no model 'resnt18'; nearest: resnet18"),
         ("torchvision:resnt18", r"torchvision has no classifier 'resnt18'; nearest: resnet18"),
         ("resnet18", r"no model 'resnet18' for classification: write timm:NAME, torchvision:NAME, FILE.py:FUNCTION"),
+        ("resnet18", r"did you mean timm:resnet18 or torchvision:resnet18\?"),
+        ("mynet", r"or the folder of a finished run$"),
         ("net.py:small", r"no file net.py"),
     ],
 )

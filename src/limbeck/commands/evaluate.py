@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.table import Table
 
 from limbeck.data.parts import HeldOut
+from limbeck.models.cost import cost
 from limbeck.models.model import Model
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import task_kind
+from limbeck.tasks.kind import TaskKind
 from limbeck.training.display import wide_console
 
+COSTS = {  # what a column is called: field of a cost, and how many are one
+    "parameters, M": ("parameters", 1e6),
+    "MACs, G": ("macs", 1e9),
+    "one image, ms": ("latency", 1),
+    "images a second": ("throughput", 1),
+}
 MANY = 8  # metrics that are still columns of the table
 
 
@@ -28,7 +38,10 @@ def _evaluate(
     /,
     data: str | None = None,
     split: HeldOut | None = None,
+    weights: Literal["best", "last"] = "best",
     batch_size: int | None = None,
+    speed: bool = False,
+    json: bool = False,
     pictures: int = 0,
     score: float = 0.3,
 ) -> None:
@@ -38,45 +51,71 @@ def _evaluate(
         runs: Run folders: a distilled student, and those it is to be compared with, such as the student alone.
         data: Data as for limbeck train; by default those of the first run, with its --val-data.
         split: The part of the data that is measured on; by default that of the first run.
+        weights: Of each run, the student that was the best, or as it was at the end.
         batch_size: Images at a time: 128 with labels, 8 with masks or boxes, 1 with masks of several sizes.
+        speed: Show parameters and multiplications too, the time of one image, and images a second at the batch size,
+            all measured here, at the size of the first image.
+        json: Print JSON instead of a table, with figures by class.
         pictures: Draw this many validation images into the first run's pictures/: image, truth, the students from the
             last run named to the first, and the teacher (of segmenters and detectors only).
         score: Draw the objects that a detector is at least so sure of.
     """
     folders = [RunFolder(run) for run in runs]
-    if not folders or not (folders[0].record.is_file() or folders[0].has_student()):
-        raise ValueError(f"{runs[0] if runs else 'limbeck evaluate'}: name the folder of a run")
-    if not 0 <= score <= 1:
-        raise ValueError(f"score is {score}; it is a share, from 0 to 1")
-    for run in folders:
-        if not run.has_student():
-            raise ValueError(f"{run} has no student yet; go on with: limbeck distill {run} --resume")
+    _check(folders, weights, score)
     card = folders[0].card()
     given = folders[0].read_record()["arguments"] if folders[0].record.is_file() else {}  # else Python made it
     recorded = {name: option(given, name) for name in ("val_data", "split")} if data is None else {}
     held_out = recorded if split is None else {"split": split}
     data = data or option(given, "data")
     if data is None:
-        raise ValueError(f"{runs[0]} was made by a recipe that does not say where its data lie; pass --data")
+        raise ValueError(f"{folders[0]} was made by a recipe that does not say where its data lie; pass --data")
     kind = task_kind(card["task"])
     validation = kind.validation(data, {**card, **held_out}, batch_size)
-    models: dict[str, Model] = {}
-    rows: dict[str, dict[str, float]] = {}
-    if teacher := option(given, "teacher"):
-        title = f"teacher {teacher}"
-        models[title] = kind.build(teacher, validation.classes, option(given, "teacher_size"))
-        if weights := option(given, "teacher_weights"):
-            kind.load_weights(models[title], weights, name=teacher)
-        rows[title] = validation.measure(models[title], teacher=True)
-    for run in folders:
-        models[str(run)] = kind.build(str(run), validation.classes)
-        rows[str(run)] = validation.measure(models[str(run)])
-    _print(f"validation images of {held_out.get('val_data') or data}: {validation.count}", rows)
+    models = _models(kind, folders, weights, validation.classes, given)
+    rows = {}
+    for place, (title, model) in enumerate(models.items()):
+        is_teacher = place < len(models) - len(folders)
+        rows[title] = validation.measure(model, teacher=is_teacher)
+        if speed:
+            costs = cost(model.module, partial(validation.example, model), validation.batch_size)
+            rows[title] |= {named: getattr(costs, field) / unit for named, (field, unit) in COSTS.items()}
+    measured = f"validation images of {held_out.get('val_data') or data}: {validation.count}"
+    if json:
+        print(dumps({"data": str(held_out.get("val_data") or data), "images": validation.count, "models": rows}))
+    else:
+        _print(measured, rows)
     if pictures:
-        folder = runs[0] / "pictures"
+        folder = folders[0].path / "pictures"
         models = dict(reversed(models.items()))
         validation.draw(models, pictures, folder, score)
         print(f"pictures: {folder}, each of image, truth, {', '.join(models)}; the colours are in classes.png")
+
+
+def _check(folders: list[RunFolder], weights: str, score: float) -> None:
+    if not folders or not (folders[0].record.is_file() or folders[0].has_student()):
+        raise ValueError(f"{folders[0] if folders else 'limbeck evaluate'}: name the folder of a run")
+    if not 0 <= score <= 1:
+        raise ValueError(f"score is {score}; it is a share, from 0 to 1")
+    for run in folders:
+        if not run.has_student():
+            raise ValueError(f"{run} has no student yet; go on with: limbeck distill {run} --resume")
+        if weights == "last" and not run.is_finished():
+            raise ValueError(f"{run} is not finished, so it has no last student; leave out --weights last")
+
+
+def _models(
+    kind: TaskKind, folders: list[RunFolder], weights: str, classes: list[str], given: Mapping[str, Any]
+) -> dict[str, Model]:
+    """The teacher of the first run, if it had one, and the students of all, by title."""
+    models: dict[str, Model] = {}
+    if teacher := option(given, "teacher"):
+        title = f"teacher {teacher}"
+        models[title] = kind.build(teacher, classes, option(given, "teacher_size"))
+        if source := option(given, "teacher_weights"):
+            kind.load_weights(models[title], source, name=teacher)
+    for run in folders:
+        models[str(run)] = kind.build(str(run.last_student if weights == "last" else run), classes)
+    return models
 
 
 def option(arguments: Mapping[str, Any], name: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from limbeck.models.checkpoints import load_weights
 from limbeck.models.model import Model
-from limbeck.models.run_folder import RunFolder
+from limbeck.models.run_folder import RunFolder, read_card
 
 FILE, RUN = "FILE.py", "RUN"  # what is no word before a colon
 
@@ -38,7 +38,7 @@ def build(name: str, classes: list[str], sources: Sources, *, tasks: Collection[
     """A model by name; without trained weights, but for a run folder.
 
     Args:
-        name: In one of the forms of the sources, or a run folder, which brings its weights.
+        name: In one of the forms of the sources, or a run folder, or the file of a student in one, which bring weights.
         classes: Names of the classes, in the order of the outputs; of a run, none takes its own.
         sources: Where models of this kind come from.
         tasks: Of which a run's student may be.
@@ -49,36 +49,42 @@ def build(name: str, classes: list[str], sources: Sources, *, tasks: Collection[
     """
     source, rest = source_of(name)
     if source == RUN:
-        return _from_run(RunFolder(Path(name)), classes, sources, tasks=tasks, size=size)
+        path = Path(name)
+        student = path if path.suffix == ".safetensors" else RunFolder(path).student
+        return _from_run(student, classes, sources, tasks=tasks, size=size)
     if source not in sources:
         forms = ", ".join(each.form for each in sources.values())
-        raise ValueError(f"no model {name!r} for {'/'.join(tasks)}: write {forms}, or the folder of a finished run")
+        known = [f"{word}:{name}" for word, each in sources.items() if word != FILE and each.knows(name)]
+        hint = f"; did you mean {' or '.join(known)}?" if known else ""
+        raise ValueError(
+            f"no model {name!r} for {'/'.join(tasks)}: write {forms}, or the folder of a finished run{hint}"
+        )
     return sources[source].build(rest, classes, size)
 
 
 def source_of(name: str) -> tuple[str, str]:
-    """Where a name says that its model comes from, and what it is called there.
+    """Where a name says that its model comes from, and what it is called there; a run's is a folder or a file in it.
 
     >>> source_of("timm:resnet50"), source_of("C:/nets/mine.py:small")
     (('timm', 'resnet50'), ('FILE.py', 'C:/nets/mine.py:small'))
     """
     if re.search(r"\.py:\w+$", name):
         return FILE, name
-    if RunFolder(Path(name)).has_student():
+    if RunFolder(Path(name)).has_student() or name.endswith(".safetensors"):
         return RUN, name
     source, _, rest = name.partition(":")
     return source, rest
 
 
 def _from_run(
-    run: RunFolder, classes: list[str], sources: Sources, *, tasks: Collection[str], size: int | None
+    student: Path, classes: list[str], sources: Sources, *, tasks: Collection[str], size: int | None
 ) -> Model:
-    card = run.card()
+    card = read_card(student)
     if card["task"] not in tasks:
-        raise ValueError(f"{run} is a run of {card['task']}, not of {'/'.join(tasks)}")
-    check_classes(str(run), card["classes"], classes)
+        raise ValueError(f"{student.parent} is a run of {card['task']}, not of {'/'.join(tasks)}")
+    check_classes(str(student.parent), card["classes"], classes)
     model = build(card["model"], card["classes"], sources, tasks=tasks, size=size or card["size"])
-    load_weights(model.module, str(run.student))
+    load_weights(model.module, str(student))
     model.mark_loaded()
     mean, std = tuple(card["mean"]), tuple(card["std"])
     return dataclasses.replace(model, inputs=dataclasses.replace(model.inputs, mean=mean, std=std), card=card)

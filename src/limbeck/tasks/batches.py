@@ -30,7 +30,11 @@ def on_device(model: nn.Module) -> nn.Module:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
 def val_batches(model: nn.Module, data: Dataset[Any], size: int, collate: Any = None) -> Iterator[Any]:
     """Batches on the device of a model."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     return (send_to_device(batch, device) for batch in DataLoader(data, size, collate_fn=collate))

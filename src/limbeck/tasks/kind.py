@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from limbeck.core.modules import Example
 from limbeck.data.order import Key
 from limbeck.models.build import Sources
 from limbeck.models.checkpoints import load_weights
@@ -22,9 +23,13 @@ class Validation(Protocol):
 
     classes: list[str]
     count: int  # images
+    batch_size: int  # of which models are measured
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         """Metrics of a model; after a teacher was measured, others may be compared with it."""
+
+    def example(self, model: Model, count: int) -> Example:
+        """What to call a model with for a number of images: the first one, again and again."""
 
     def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
         """Draw the first images, the truth, and what each model predicts, by title.

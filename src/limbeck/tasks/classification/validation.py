@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from limbeck.core.modules import Example
+from limbeck.data.inputs import Preprocess
 from limbeck.models.model import Model
-from limbeck.tasks.batches import held_out_of, on_device, val_batches
+from limbeck.tasks.batches import device_of, held_out_of, on_device, val_batches
 from limbeck.tasks.classification.load import load_images
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import ValImages
@@ -26,15 +28,23 @@ class ImageValidation:
         self.teacher_predictions: Tensor | None = None
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
-        # A run is measured as it was trained.
-        load_size = model.card.get("load_size") or min(model.inputs.square, *self.images.typical_size())
         task = Classification(len(self.classes), model.inputs)
-        batches = val_batches(on_device(model.module), ValImages(self.images, load_size), self.batch_size)
+        batches = val_batches(on_device(model.module), self._data(model), self.batch_size)
         if teacher:
             metrics, self.teacher_predictions = task.evaluate_teacher(model.module, batches), task.teacher_predictions
             return metrics
         task.teacher_predictions = self.teacher_predictions
         return task.evaluate(model.module, batches)
+
+    def _data(self, model: Model) -> ValImages:
+        """Images at the size at which a run was trained, or else that the model takes."""
+        return ValImages(
+            self.images, model.card.get("load_size") or min(model.inputs.square, *self.images.typical_size())
+        )
+
+    def example(self, model: Model, count: int) -> Example:
+        image: Tensor = Preprocess(model.inputs)(self._data(model)[0]["image"][None])
+        return image.repeat(count, 1, 1, 1).to(device_of(model.module))
 
     def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
         raise ValueError("--pictures shows masks and boxes, which an image classifier does not give")

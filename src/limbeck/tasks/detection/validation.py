@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from limbeck.core.modules import Example
 from limbeck.models.model import Model
-from limbeck.tasks.batches import held_out_of, on_device, val_batches
+from limbeck.tasks.batches import device_of, held_out_of, on_device, val_batches
 from limbeck.tasks.detection.load import load_objects
 from limbeck.tasks.detection.models import gives_masks
 from limbeck.tasks.detection.pictures import sheets
@@ -34,6 +35,10 @@ class ObjectValidation:
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         task = Detection(self.objects, masks=self.with_masks and gives_masks(model.module))
         return task.evaluate(model.module, val_batches(on_device(model.module), self.data, self.batch_size, collate))
+
+    def example(self, model: Model, count: int) -> Example:
+        image = self.data[0]["image"].to(device_of(model.module)).float() / 255
+        return ([image] * count,)
 
     def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
         write_pictures(sheets(self.objects, self.data, models, count, score), self.classes, folder)

@@ -55,6 +55,11 @@ def _from_smp(name: str, classes: list[str], size: int | None) -> Model:
     return _segmenter(module, inputs, classes)
 
 
+def is_smp(name: str) -> bool:
+    """Whether it is written like one, which is enough: no other source has a form like it."""
+    return "/" in name and not Path(name).exists()
+
+
 def _is_architecture(kind: Any) -> bool:
     return isinstance(kind, type) and hasattr(kind, "check_input_shape") and kind.__module__.count(".") > 1
 
@@ -100,7 +105,7 @@ def _from_file(name: str, classes: list[str], _: int | None) -> Model:
 
 
 SOURCES = {
-    "smp": Source("smp:ARCH/ENCODER", _from_smp),
+    "smp": Source("smp:ARCH/ENCODER", _from_smp, is_smp),
     "torchvision": Source("torchvision:NAME", _from_torchvision, is_torchvision),
     "hf": Source("hf:FOLDER", _from_hf, is_hf),
     FILE: Source("FILE.py:FUNCTION", _from_file),

@@ -106,11 +106,16 @@ class Semantic:
 
 def predict(model: nn.Module, images: Tensor, inputs: Inputs, size: Sequence[int]) -> Tensor:
     """Classes (B, H, W) at a size, of images (B, 3, h, w) uint8, padded to the multiple that the model wants."""
-    pixels = normalised(images, inputs)
-    height, width = pixels.shape[-2:]
-    pixels = F.pad(pixels, (0, -width % inputs.multiple, 0, -height % inputs.multiple))
+    height, width = images.shape[-2:]
+    pixels = padded(images, inputs)
     logits = logits_at(model(pixels), pixels.shape[-2:]).float()[..., :height, :width]
     return at_size(logits, size).argmax(1)
+
+
+def padded(images: Tensor, inputs: Inputs) -> Tensor:
+    """Images (B, 3, h, w) uint8 as a model takes them, with zeros below and to the right up to its multiple."""
+    height, width = images.shape[-2:]
+    return F.pad(normalised(images, inputs), (0, -width % inputs.multiple, 0, -height % inputs.multiple))
 
 
 def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from limbeck.core.modules import Example
 from limbeck.models.model import Model
-from limbeck.tasks.batches import held_out_of, on_device, val_batches
+from limbeck.tasks.batches import device_of, held_out_of, on_device, val_batches
 from limbeck.tasks.pictures import write_pictures
 from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.pictures import sheets
-from limbeck.tasks.semantic.task import Semantic
+from limbeck.tasks.semantic.task import Semantic, padded
 from limbeck.tasks.semantic.transforms import ValMasks
 
 
@@ -34,6 +35,10 @@ class MaskValidation:
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         batches = val_batches(on_device(model.module), self.data, self.batch_size)
         return Semantic(self.classes, model.inputs).evaluate(model.module, batches)
+
+    def example(self, model: Model, count: int) -> Example:
+        image = padded(self.data[0]["image"][None], model.inputs)
+        return image.repeat(count, 1, 1, 1).to(device_of(model.module))
 
     def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
         write_pictures(sheets(self.masks, self.data, models, count), self.classes, folder)

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from limbeck.cli import main
+from limbeck.models.cost import cost
+from limbeck.tasks import task_kind
+from limbeck.training.record import save_student
+from tests.runs import cells, mistake
+
+CLASSES = ["dark", "light"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Ten images of each class, which are told by their brightness, in val/ and train/."""
+    for part in ("train", "val"):
+        for label, shade in zip(CLASSES, (40, 200), strict=True):
+            (tmp_path / "data" / part / label).mkdir(parents=True)
+            for number in range(5):
+                image = Image.new("RGB", (32, 32), (shade + number, shade, shade))
+                image.save(tmp_path / "data" / part / label / f"{number}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose best student calls everything dark, and whose last one everything light."""
+    card = {"task": "classification", "model": "timm:test_resnet", "classes": CLASSES, "size": 32, "load_size": 32}
+    card |= {"mean": [0.5] * 3, "std": [0.5] * 3, "data_seed": 0}
+    module = task_kind("classification").build("timm:test_resnet", CLASSES, 32).module
+    for name, answer in (("student", 0), ("student-last", 1)):
+        with torch.no_grad():
+            module.get_classifier().weight.zero_()
+            module.get_classifier().bias.copy_(torch.eye(2)[answer])
+        save_student(module, tmp_path / "run" / f"{name}.safetensors", card)
+    return tmp_path / "run"
+
+
+def shown(arguments, capsys):
+    main(["evaluate", *map(str, arguments), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json_has_the_metrics_of_each_model(run, data, capsys):
+    found = shown([run, "--data", data], capsys)
+    assert found["images"] == 10
+    assert found["models"][str(run)]["top1"] == 0.5
+
+
+def test_the_last_student_is_measured_where_it_is_asked_for(run, data, capsys):
+    (data / "val" / "light" / "0.png").unlink()
+    assert shown([run, "--data", data], capsys)["models"][str(run)]["top1"] == pytest.approx(5 / 9)
+    last = shown([run, "--data", data, "--weights", "last"], capsys)
+    assert last["models"][str(run)]["top1"] == pytest.approx(4 / 9)
+
+
+def test_an_unfinished_run_has_no_last_student(run, data, capsys):
+    (run / "student-last.safetensors").unlink()
+    arguments = ["evaluate", str(run), "--data", str(data), "--weights", "last"]
+    assert "is not finished" in mistake(arguments, capsys)
+
+
+def test_speed_stands_beside_the_metrics(run, data, capsys):
+    main(["evaluate", str(run), "--data", str(data), "--speed", "--batch-size", "4"])
+    (head, values) = cells(capsys.readouterr().out.replace("┃", "│"))
+    row = dict(zip(head, values, strict=True))
+    module = task_kind("classification").build(str(run), CLASSES).module
+    assert float(row["parameters, M"]) == round(sum(each.numel() for each in module.parameters()) / 1e6, 4)
+    assert float(row["one image, ms"]) > 0
+    assert float(row["images a second"]) > 0
+
+
+def test_a_students_file_is_a_model_as_its_folder_is(run):
+    last = task_kind("classification").build(str(run / "student-last.safetensors"), CLASSES)
+    assert last.module.get_classifier().bias.tolist() == [0, 1]
+
+
+def test_multiplications_are_those_of_one_image():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 16, 5))
+    found = cost(model, lambda count: torch.zeros(count, 3, 4, 4), batch=3)
+    assert found.macs == 3 * 9 * 8 * 16 + 8 * 16 * 5
+    assert found.parameters == 3 * 9 * 8 + 8 + 8 * 16 * 5 + 5
+    assert found.batch == 3
+    assert model.training
