@@ -160,6 +160,8 @@ def test_a_criterion_of_ones_own_is_named_by_its_file(tmp_path):
         ("KD:2", {}, "KD:2: options are written KD:option=value"),
         ("KD:temperature=", {}, "options are written KD:option=value"),
         ("KD", {"weight": "heavy"}, "no weight .* 'heavy'"),
+        ("KD", {"weight": "0"}, "the weight of KD is 0; it has to be above 0"),
+        ("KD", {"weight": -1.0}, "the weight of KD is -1; it has to be above 0"),
         ("KD", {"weight": "EarlyDecay"}, "EarlyDecay needs a weight: EarlyDecay:weight=1"),
         ("KD", {"weight": "EarlyDecay:speed=2"}, "EarlyDecay has no option 'speed'; it has weight, factor, at"),
         (

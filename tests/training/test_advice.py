@@ -3,8 +3,12 @@ import torch
 from torch import nn
 
 from limbeck import Distiller, Match, conv1x1
+from limbeck.tasks.classification import recipe as classification
 from limbeck.training.advice import advise_on_gradients, advise_on_grids, advise_on_teacher
+from limbeck.training.loop import train
 from limbeck.training.preflight import preflight
+from limbeck.training.recipe import Budget
+from limbeck.training.step import ADVISED
 from tests.networks import convnet, images
 
 
@@ -53,3 +57,11 @@ def test_a_student_ahead_of_its_teacher_is_pointed_out_and_one_behind_is_not():
     assert "top1 0.8000 and 0.7000" in advise_on_teacher({"top1": 0.8}, {"top1": 0.7}, "top1")
     assert advise_on_teacher({"top1": 0.6}, {"top1": 0.7}, "top1") == ""
     assert advise_on_teacher({"top1": 0.6}, {}, "top1") == ""  # the teacher was not measured
+
+
+def test_branches_that_start_from_zeros_are_no_reason_for_advice(tmp_path, capsys):
+    budget = Budget(batch_size=16, max_steps=ADVISED + 2, workers=0)
+    recipe = classification.train(classification.Data("digits", images=64), "timm:test_resnet", size=16, budget=budget)
+    train(recipe, tmp_path)
+    assert f"step {ADVISED + 2}" in capsys.readouterr().out
+    assert "hardly reaches" not in (tmp_path / "console.log").read_text()

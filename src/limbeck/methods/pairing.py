@@ -45,7 +45,7 @@ def make_matches(
             fewer positions it has than the finest. ``None`` is the sum.
 
     Raises:
-        ValueError: There is no such method, option, schedule or layer.
+        ValueError: There is no such method, option, schedule or layer, or the weight is not above 0.
     """
     named = bool(student_layers or teacher_layers)
     if layers and named:
@@ -59,7 +59,13 @@ def make_matches(
     else:
         pairs = pairs_of(reads, student, teacher, student_layers, teacher_layers)
     chosen = spelt.projector_at(reads) if projector is None else PROJECTORS[projector]
-    weights = [spelt.weight if weight is None else weight_of(weight)] * len(pairs)
+    chosen_weight = spelt.weight if weight is None else weight_of(weight)
+    if isinstance(chosen_weight, int | float) and chosen_weight <= 0:
+        raise ValueError(
+            f"the weight of {method} is {chosen_weight:g}; it has to be above 0, or the student learns nothing "
+            "from the teacher: limbeck train trains it alone"
+        )
+    weights = [chosen_weight] * len(pairs)
     if reduction is not None:
         if reads != "levels" or not isinstance(weights[0], int | float):
             raise ValueError(

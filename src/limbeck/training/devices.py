@@ -32,7 +32,7 @@ def choose(name: str, *, alone: bool) -> torch.device:
     Raises:
         ValueError: There is no such device here.
     """
-    found = torch.accelerator.current_accelerator()
+    found = torch.accelerator.current_accelerator(check_available=True)
     kind, count = (found.type, torch.accelerator.device_count()) if found is not None else ("", 0)
     present = ["cpu", *([kind] if kind else []), *(f"{kind}:{index}" for index in range(count))]
     if name not in present:

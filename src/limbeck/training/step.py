@@ -16,6 +16,8 @@ from limbeck.training.optimizer import learning_rate, set_rate
 from limbeck.training.recipe import Recipe
 from limbeck.training.state import State
 
+ADVISED = 8  # steps before advice on gradients: residual branches that end in zeros let none through in the first
+
 
 class TrainStep:
     """Steps of a recipe, each over the micro-batches that it is given.
@@ -45,7 +47,7 @@ class TrainStep:
                 losses = self._losses(state, send_to_device(batch, self.accelerator.device, non_blocking=True))
                 totals.append(torch.stack(list(losses.values())) / len(batches))
                 self.accelerator.backward(totals[-1].sum())
-        if state.step == 0:  # it waits for the device
+        if state.step == ADVISED:  # it waits for the device
             self._advice = advise_on_gradients(state.student, totals[-1].sum())
         if self.budget.clip is not None:
             self.accelerator.clip_grad_norm_(state.trained.parameters(), self.budget.clip)
@@ -57,7 +59,7 @@ class TrainStep:
         return list(losses), torch.stack(totals).sum(0).detach()
 
     def take_advice(self) -> tuple[str, ...]:
-        """What the first step showed that the user should know; once."""
+        """What the first steps showed that the user should know; once."""
         advice, self._advice = self._advice, ()
         return advice
 
