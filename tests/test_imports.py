@@ -2,11 +2,11 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 import limbeck
+from limbeck import api
 
 ROOT = Path(limbeck.__file__).parent
 # Rooms from the bottom up; a module imports from its own room and from those of the rows above its own.
@@ -22,6 +22,7 @@ LEVELS = [
     ["commands"],
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+INTERNAL = ("annotations", "limbeck", "Path", "TYPE_CHECKING")  # names in api.py that are not for others
 TORCH_ALONE = ("core", "criteria", "teacher")
 
 
@@ -43,14 +44,28 @@ def test_every_room_has_a_level():
     assert set(LEVEL_OF) == {path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()}
 
 
+def loaded_by(code):
+    """The modules that a fresh process has after it."""
+    code += "; import sys; print('\\n', *sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(ran.stdout.splitlines()[-1].split())
+
+
 def test_core_runs_on_torch_alone():
-    code = "import limbeck, sys; assert not {'timm', 'torchvision', 'accelerate', 'transformers'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert not {"timm", "torchvision", "accelerate", "transformers"} & loaded_by("from limbeck import *")
 
 
 def test_import_loads_no_compiler():
-    code = "import limbeck, sys; assert 'torch._dynamo' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert "torch._dynamo" not in loaded_by("from limbeck import *")
+
+
+def test_the_overview_loads_no_torch():
+    assert "torch" not in loaded_by("from limbeck.cli import main; main(['--help'])")
+
+
+def test_layers_load_no_metrics():
+    loaded = loaded_by("from limbeck.cli import main; main(['layers', 'timm:test_resnet', '--size', '32'])")
+    assert not {"torchmetrics", "transformers", "scipy"} & loaded
 
 
 @pytest.mark.parametrize("room", TORCH_ALONE)
@@ -71,12 +86,11 @@ def test_imports_go_downwards(room):
 
 
 def test_public_names_are_sorted_and_complete():
-    names = {
-        name
-        for name, value in vars(limbeck).items()
-        if not name.startswith("_") and (name == "criteria" or not isinstance(value, ModuleType))
-    }
-    assert limbeck.__all__ == sorted(names)
+    public = [name for name in vars(api) if name[0].isalpha() and name not in INTERNAL]
+    assert limbeck.__all__ == dir(limbeck) == sorted(public)
+    assert all(getattr(limbeck, name) is getattr(api, name) for name in public)
+    with pytest.raises(AttributeError, match="module 'limbeck' has no attribute 'Distill'"):
+        _ = limbeck.Distill
 
 
 def test_public_criteria_are_complete():

@@ -1,65 +1,19 @@
 """Feature distillation for PyTorch: make a small vision model learn from a big one."""
 
-from pathlib import Path as _Path
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from limbeck import criteria
-from limbeck.core.capture import Capture, Layer, unhook
-from limbeck.core.distiller import Distilled, Distiller
-from limbeck.core.loss_weights import EarlyDecay, LateStart, WarmUp
-from limbeck.core.match import Match
-from limbeck.core.projectors import (
-    channels_first,
-    conv1x1,
-    conv1x1_if_needed,
-    conv_bn,
-    conv_bn_relu,
-    conv_bn_relu_if_positive,
-    first,
-    orthogonal,
-    pooled,
-    tokens_to_map,
-)
-from limbeck.core.teacher import Teacher
-from limbeck.teacher.prepare import prepare_teacher
-
-if _TYPE_CHECKING:
-    from limbeck.tasks.predictor import Predictor
+if TYPE_CHECKING:
+    from limbeck.api import *  # noqa: F403
 
 
-def load(run: "str | _Path") -> "Predictor":
-    """The student of a run with its preprocessing: ``limbeck.load("runs/a").predict("photo.jpg")``.
-
-    Raises:
-        ValueError: The folder holds no student.
-    """
-    from limbeck.commands.predict import load  # the library itself needs torch alone
-
-    return load(run)
+def __getattr__(name: str) -> Any:
+    """What is public, when it is first asked for: ``limbeck --help`` need not wait for torch."""
+    api = import_module("limbeck.api")
+    if name == "__all__" or name in api.__all__:
+        return getattr(api, name)
+    raise AttributeError(f"module 'limbeck' has no attribute {name!r}")
 
 
-__all__ = [
-    "Capture",
-    "Distilled",
-    "Distiller",
-    "EarlyDecay",
-    "LateStart",
-    "Layer",
-    "Match",
-    "Teacher",
-    "WarmUp",
-    "channels_first",
-    "conv1x1",
-    "conv1x1_if_needed",
-    "conv_bn",
-    "conv_bn_relu",
-    "conv_bn_relu_if_positive",
-    "criteria",
-    "first",
-    "load",
-    "orthogonal",
-    "pooled",
-    "prepare_teacher",
-    "tokens_to_map",
-    "unhook",
-]
+def __dir__() -> list[str]:
+    return list(import_module("limbeck.api").__all__)

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from limbeck.data.inputs import Inputs, Preprocess
 from limbeck.tasks.classification.dataset import UNLABELLED
@@ -93,6 +91,9 @@ class Classification:
     def _measure(
         self, model: nn.Module, preprocess: Preprocess, loader: Iterable[Batch]
     ) -> tuple[dict[str, float], Tensor]:
+        from torchmetrics import MetricCollection  # takes seconds
+        from torchmetrics.classification import MulticlassAccuracy
+
         accuracy = {"top1": MulticlassAccuracy(self.classes, average="micro")}
         if self.classes > 5:
             accuracy["top5"] = MulticlassAccuracy(self.classes, top_k=5, average="micro")

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from limbeck.core.modules import evaluating
 from limbeck.data.inputs import Inputs, normalised
@@ -89,6 +88,8 @@ class Semantic:
 
     @torch.no_grad()
     def _measure(self, model: nn.Module, inputs: Inputs, loader: Iterable[Batch]) -> dict[str, float]:
+        from torchmetrics.classification import MulticlassConfusionMatrix  # takes seconds
+
         metric = MulticlassConfusionMatrix(len(self.classes), ignore_index=IGNORED)
         metric.to(next(model.parameters()).device)
         with evaluating(model):
