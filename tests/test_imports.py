@@ -13,7 +13,7 @@ ROOT = Path(limbeck.__file__).parent
 LEVELS = [
     ["core"],
     ["criteria"],
-    ["teacher"],
+    ["teacher", "compress"],
     ["data"],
     ["models"],
     ["methods"],
@@ -23,7 +23,7 @@ LEVELS = [
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 INTERNAL = ("annotations", "limbeck", "Path", "TYPE_CHECKING")  # names in api.py that are not for others
-TORCH_ALONE = ("core", "criteria", "teacher")
+TORCH_ALONE = ("core", "criteria", "teacher", "compress")
 
 
 def modules_in(room):

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import limbeck.criteria as criteria
+from limbeck.compress.distill import distill_slices
+from limbeck.compress.factorise import factorise
 from limbeck.core.capture import Capture, Layer, unhook
 from limbeck.core.distiller import Distilled, Distiller
 from limbeck.core.loss_weights import EarlyDecay, LateStart, WarmUp
@@ -57,6 +59,8 @@ __all__ = [
     "conv_bn_relu",
     "conv_bn_relu_if_positive",
     "criteria",
+    "distill_slices",
+    "factorise",
     "first",
     "load",
     "orthogonal",

@@ -1,0 +1,69 @@
+"""The statistics of batch norms, estimated anew after the layers before them have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.compress.passes import Batches, norms_of, on_device_of
+from limbeck.core.modules import call, evaluating
+
+TINY = 1e-12  # variances below count as nothing
+
+
+def renew_norms(
+    original: nn.Module, compressed: nn.Module, batches: Batches, *, but_within: Collection[str] = ()
+) -> None:
+    """Set the statistics of a compressed network's batch norms to what its layers give, in place.
+
+    The data may be few: so the original's statistics are kept, and changed as those on the data differ between the two
+    networks: by the difference of the means and the ratio of the variances. Where nothing changed, nothing does.
+
+    Args:
+        original: Whose statistics are taken.
+        compressed: Whose are set.
+        batches: The data.
+        but_within: Paths of parts the norms of which stay as they are.
+    """
+    norms = {
+        path: norm
+        for path, norm in norms_of(compressed).items()
+        if not any(path.startswith(f"{part}.") for part in but_within)
+    }
+    if not norms:
+        return
+    before, after = statistics(original, batches), statistics(compressed, batches)
+    for path, norm in norms.items():
+        if path not in before or path not in after:  # did not run
+            continue
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        source = original.get_submodule(path)
+        assert isinstance(source.running_mean, Tensor)
+        assert isinstance(source.running_var, Tensor)
+        (mean, variance), (new_mean, new_variance) = before[path], after[path]
+        ratio = torch.where(variance > TINY, new_variance / variance.clamp(min=TINY), torch.ones_like(variance))
+        norm.running_mean.copy_(source.running_mean + new_mean - mean)
+        norm.running_var.copy_(source.running_var * ratio)
+
+
+@torch.no_grad()
+def statistics(model: nn.Module, batches: Batches) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and variance that each batch norm sees, where all of them normalise by what each batch has."""
+    model = deepcopy(model)
+    with evaluating(model):
+        norms = norms_of(model)
+        for norm in norms.values():
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over batches
+            norm.train()
+        for batch in batches:
+            call(model, on_device_of(model, batch))
+    return {
+        path: (norm.running_mean, norm.running_var)
+        for path, norm in norms.items()
+        if norm.num_batches_tracked and norm.running_mean is not None and norm.running_var is not None
+    }
