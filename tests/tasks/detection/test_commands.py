@@ -387,7 +387,7 @@ def test_sizes_and_shares_that_cannot_be_are_refused(tmp_path):
         ({"short_side": (128,), "long_side": 96}, "long_side is 96, less than a short side, 128"),
         ({"short_side": ()}, "it must be 1 or more"),
         ({"images": 0}, "images is 0"),
-        ({"flip": 1.5}, "flip is 1.5; it is a probability"),
+        ({"flip": 1.5}, "flip is 1.5; it must be 0 or more, and at most 1"),
         ({"colour": -1}, "colour is -1"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -9,8 +9,8 @@ from torch import nn
 from limbeck.data.inputs import Inputs
 from limbeck.tasks.semantic.classes import Labels, meaning_of
 from limbeck.tasks.semantic.dataset import Masks
+from limbeck.tasks.semantic.options import balanced
 from limbeck.tasks.semantic.places import at_size, logits_at, logits_of
-from limbeck.tasks.semantic.recipe import balanced
 from limbeck.tasks.semantic.task import Semantic, dice_loss, predict
 
 CLASSES = ["road", "car", "sky", "tree"]

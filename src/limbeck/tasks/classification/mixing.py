@@ -14,6 +14,7 @@ from limbeck.core.match import Match
 from limbeck.data.order import Key, seeded
 from limbeck.tasks.classification.dataset import UNLABELLED
 from limbeck.tasks.classification.transforms import Batch, TrainImages
+from limbeck.training.ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,7 @@ class Mixing:
     """Paste a rectangle of another image, likewise, such as 1.0 (arXiv 1905.04899); with --mixup, either by chance."""
 
     def __post_init__(self) -> None:
-        for name in ("mixup", "cutmix"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (not at all) or more")
+        check_ranges(vars(self))
 
     def __bool__(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0

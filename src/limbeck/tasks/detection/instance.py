@@ -5,9 +5,10 @@ from __future__ import annotations
 from limbeck.tasks.detection import recipe
 from limbeck.tasks.detection.checkpoints import load_detector
 from limbeck.tasks.detection.models import SOURCES, build_detector
+from limbeck.tasks.detection.options import Data, LevelOptions, StudentOptions
 from limbeck.tasks.detection.pictures import batch_panels
 from limbeck.tasks.detection.predictor import ObjectPredictor
-from limbeck.tasks.detection.recipe import BUDGET, Data, LevelOptions, StudentOptions
+from limbeck.tasks.detection.recipe import BUDGET
 from limbeck.tasks.detection.validation import ObjectValidation
 from limbeck.tasks.kind import TaskKind
 from limbeck.tasks.options import MatchOptions, TeacherOptions

@@ -106,7 +106,7 @@ def _from_hf(name: str, classes: list[str], _: int | None) -> Model:
 
 
 def is_hf(name: str) -> bool:
-    return huggingface.kind_of(Path(name)) == "detection"
+    return Path(name).is_dir() and huggingface.kind_of(Path(name)) == "detection"
 
 
 def _from_file(name: str, classes: list[str], _: int | None) -> Model:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
 
 from limbeck.data.order import some_of
-from limbeck.data.parts import HeldOut, summary
-from limbeck.data.problems import OnBadData
+from limbeck.data.parts import summary
 from limbeck.models.backbone import load_backbone
 from limbeck.models.model import Model
 from limbeck.tasks.detection.checkpoints import load_detector
@@ -22,6 +19,7 @@ from limbeck.tasks.detection.dataset import Objects
 from limbeck.tasks.detection.inherit import inherit
 from limbeck.tasks.detection.load import load_objects
 from limbeck.tasks.detection.models import build_detector
+from limbeck.tasks.detection.options import Data, LevelOptions, StudentOptions
 from limbeck.tasks.detection.pyramids import Pyramid
 from limbeck.tasks.detection.task import Detection
 from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, augmentation, collate
@@ -30,77 +28,6 @@ from limbeck.training.recipe import Budget, Recipe
 from limbeck.training.usual import DETECTOR
 
 BUDGET = Budget(epochs=24, batch_size=8, clip=35.0, usual=DETECTOR)  # as is usual in this field, but for its length
-
-
-@dataclass(frozen=True)
-class Data:
-    """Which images and objects are trained on, and how they are augmented."""
-
-    data: Path
-    """A folder with annotations/instances_train2017.json or annotations/train.json (COCO json), val or test likewise,
-    and the images in images/train2017, train2017 or train, and so on; or YOLO's data.yaml; or Pascal VOC's xml files:
-    docs/data.md has them all."""
-    val_data: Path | None = None
-    """Such a folder with the validation images, where they are not in --data."""
-    split: HeldOut | None = None
-    """The part of the data that is measured on; by default val, or else test."""
-    on_bad_data: OnBadData = "error"
-    """What becomes of an image that is missing or unreadable and of an annotation that makes no sense: an error, or
-    left out and counted (skip)."""
-    images: int | None = None
-    """Use only this many training images, chosen by --data-seed."""
-    short_side: tuple[int, ...] = (800,)
-    """Pixels that the shorter side of an image is brought to: in training one of these by chance, for measuring the
-    last. Student and teacher see the same pixels."""
-    long_side: int = 1333
-    """Pixels that the longer side has at most."""
-    flip: float = 0.5
-    """Probability that a training image is mirrored."""
-    colour: float = 0.0
-    """Largest change of brightness, contrast and saturation in training."""
-    data_seed: int = 0
-    """Seed of the choice of images, apart from --seed so that runs with other seeds see the same ones."""
-
-    def __post_init__(self) -> None:
-        if self.images is not None and self.images < 1:
-            raise ValueError(f"images is {self.images}; it must be 1 or more")
-        if not self.short_side or min(self.short_side) < 1:
-            raise ValueError(f"short_side is {self.short_side}; it must be 1 or more")
-        if self.long_side < max(self.short_side):
-            raise ValueError(f"long_side is {self.long_side}, less than a short side, {max(self.short_side)}")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip is {self.flip}; it is a probability, from 0 to 1")
-        if self.colour < 0:
-            raise ValueError(f"colour is {self.colour}; it must be 0 or more")
-
-
-@dataclass(frozen=True)
-class StudentOptions:
-    """What the student starts from."""
-
-    student_weights: str | None = None
-    """A .safetensors or .pth file to start the student from, or pretrained (what torchvision publishes for
-    torchvision:NAME, trained on COCO); the outputs of other classes are left out. From scratch by default."""
-    student_backbone: str | None = None
-    """To start the student's backbone from: a file with the weights of a classifier, or timm:NAME for published
-    ones."""
-    inherit: bool = False
-    """Start the student's neck and heads from the teacher's, wherever names and shapes agree."""
-    frozen_norms: bool = False
-    """Keep the batch norms of the student's backbone as they were loaded."""
-
-
-@dataclass(frozen=True)
-class LevelOptions:
-    """Where in a detector features are read."""
-
-    layers: Literal["levels", "stages"] | None = None
-    """Where to read: levels (of both pyramids, paired by stride) or stages (of both backbones); by default levels."""
-    strides: tuple[int, ...] = ()
-    """Read only the levels at these strides, in pixels; by default all that both pyramids have."""
-    reduction: Literal["sum", "equal"] | None = None
-    """How the levels share a weight that is a number: sum (of all positions, so that the finest level weighs most; the
-    default) or equal (each level alike)."""
 
 
 def distill(

@@ -1,0 +1,81 @@
+"""What may be chosen for a segmenter: its data, and its own loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from limbeck.data.inputs import Inputs
+from limbeck.data.parts import HeldOut
+from limbeck.data.problems import OnBadData
+from limbeck.tasks.semantic.dataset import Masks
+from limbeck.tasks.semantic.task import Semantic
+from limbeck.training.ranges import check_ranges
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images and masks are trained on, and how they are augmented."""
+
+    data: Path
+    """A folder with train/images/*.jpg and train/masks/*.png (of one stem each), val/ or test/ likewise, and
+    classes.txt; or with images/ and masks/, of which a tenth is held out; or Pascal VOC, or Cityscapes (leftImg8bit
+    and gtFine): docs/data.md has them all."""
+    val_data: Path | None = None
+    """Such a folder with the validation images, where they are not in --data."""
+    split: HeldOut | None = None
+    """The part of the data that is measured on; by default val, or else test."""
+    on_bad_data: OnBadData = "error"
+    """What becomes of an image or mask that cannot be used: an error, or left out and counted (skip)."""
+    ignore_index: int | None = None
+    """A value in the masks, beside 255, for pixels that count for nothing."""
+    images: int | None = None
+    """Use only this many training images, chosen by --data-seed."""
+    short_side: int | None = None
+    """Pixels that the shorter side of an image is brought to; by default that of a typical one. Masks are
+    measured at their size."""
+    crop: tuple[int, int] | None = None
+    """Height and width of what is trained on; by default those of a typical image, up to what the models can take."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest factor by which training images are scaled."""
+    colour: float = 0.5
+    """Largest change of brightness, contrast and saturation in training."""
+    data_seed: int = 0
+    """Seed of the choices above, apart from --seed so that runs with other seeds see the same images."""
+
+    def __post_init__(self) -> None:
+        check_ranges(vars(self))
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale is {self.scale}; it is the smallest and the largest factor, above 0")
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """The student's own loss."""
+
+    auxiliary: float = 0.4
+    """Weight of the auxiliary head's loss, where the student has one."""
+    dice: float = 0.0
+    """Weight of the Dice loss beside the cross entropy."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the classes in the cross entropy: none, or balanced (by the inverse root of a class's share of the
+    pixels)."""
+
+    def task(self, masks: Masks, student: Inputs, teacher: Inputs | None = None) -> Semantic:
+        weights = balanced(masks) if self.class_weights == "balanced" else None
+        return Semantic(
+            masks.classes, student, teacher, auxiliary=self.auxiliary, dice=self.dice, class_weights=weights
+        )
+
+
+def balanced(masks: Masks) -> torch.Tensor:
+    """Weights of the classes (K): one over the root of a class's share of the labelled pixels, with mean 1."""
+    counts = torch.zeros(256, dtype=torch.float64)
+    for index in range(len(masks)):
+        counts += torch.bincount(masks.read_mask(index).flatten().long(), minlength=256)
+    counts = counts[: len(masks.classes)]
+    weights = (counts.sum() / counts.clamp(min=1)).sqrt() * (counts > 0)
+    return (weights / weights[counts > 0].mean()).float()
