@@ -1,7 +1,12 @@
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
+import torch.distributed as dist
+from PIL import Image
 from torch import nn
 
 from limbeck.cli import main
@@ -48,3 +53,61 @@ def test_the_table_of_methods_is_what_the_command_prints(capsys):
 def test_links_name_files_that_exist(page):
     links = re.findall(r"\]\(([^)#]+)\)", (DOCS / page).read_text())
     assert not [link for link in links if "://" not in link and not (DOCS / link).exists()]
+
+
+def blocks_of(page, language="python"):
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def own():
+    """What the blocks of own.md leave."""
+    names = {}
+    torch.manual_seed(0)
+    for block in blocks_of("own.md"):
+        exec(block, names)
+    return names
+
+
+def test_the_blocks_of_ones_own_page_run_one_after_another(own, tmp_path, monkeypatch):
+    assert own["out"].loss > 0
+    assert own["small"](10)(own["images"]).shape == (16, 10)
+    assert own["distiller"](own["images"]).loss > 0
+
+
+def test_the_blocks_of_several_gpus_train_under_ddp_and_fsdp(own, tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        for block in blocks_of("distributed.md"):
+            for parameter in own["student"].parameters():
+                parameter.grad = None
+            exec(block, own)
+            assert all(parameter.grad is not None for parameter in own["distiller"].parameters())
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_first_distillation_is_made_by_the_commands_that_stand_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.effect_noise((8, 8), 50).save("digit.png")
+    for command in "".join(blocks_of("start.md", "sh")).splitlines():
+        words = command.split()
+        assert words[0] == "limbeck"
+        shorter = {"train": ["--max-steps", "2"], "distill": ["--max-steps", "2", "--no-teacher-check"], "evaluate": []}
+        main([*words[1:], *shorter[words[1]]])
+    names = {}
+    exec(blocks_of("start.md")[0], names)
+    assert names["probabilities"].shape == (10,)
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(tmp_path / "trees"), str(DOCS)]
+    ran = subprocess.run([*build, str(tmp_path / "site")], capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    pages = {str(path.relative_to(tmp_path / "site")) for path in (tmp_path / "site").rglob("*.html")}
+    assert {"start.html", "generated/api.html", "generated/methods/ChannelTransform.html"} <= pages
+    for page in pages:
+        for link in re.findall(r'href="([^"#:]+)[#"]', (tmp_path / "site" / page).read_text()):
+            target = (tmp_path / "site" / page).parent / link.partition("?")[0]
+            assert target.exists(), f"{page} names {link}"

@@ -125,7 +125,7 @@ class Distiller(nn.Module):
         """Run teacher and student, and compare them.
 
         Args:
-            *args, **kwargs: Inputs of the student, and of the teacher unless ``teacher_inputs`` is given.
+            args, kwargs: Inputs of the student, and of the teacher unless ``teacher_inputs`` is given.
             truth: Given to the criteria that need the ground truth.
             teacher_inputs: Inputs of the teacher where they differ from the student's, such as another image size.
         """
