@@ -23,6 +23,7 @@ class Declared:
     build: Callable[..., None] | None = None  # (student, teacher): features as the criterion takes them
     needs_truth: bool | str = False  # it is called with truth as third argument; may say in words what that is
     any_shape: bool = False  # its features need not have one shape
+    project: Callable[[Tensor], Tensor] | None = None  # where it maps the student's feature itself: that map
     mixed_precision: bool = False  # it takes features in low precision and mixes precisions by itself
 
 
@@ -32,6 +33,7 @@ def declared_by(criterion: Criterion) -> Declared:
         build=getattr(criterion, "build", Declared.build),
         needs_truth=getattr(criterion, "needs_truth", Declared.needs_truth),
         any_shape=getattr(criterion, "any_shape", Declared.any_shape),
+        project=getattr(criterion, "project", Declared.project),
         mixed_precision=getattr(criterion, "mixed_precision", Declared.mixed_precision),
     )
 

@@ -208,6 +208,11 @@ class Match(nn.Module):
             value: Tensor = self.criterion(student, teacher, *further)
             return value
 
+    def compared(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The student's feature as it is compared: on the teacher's grid, in its channels where something maps them."""
+        arranged: Tensor = self._arrange(student, teacher)[0]  # type: ignore[assignment]
+        return arranged if self.declared.project is None else self.declared.project(arranged)
+
     def _arrange(self, student: Feature, teacher: Feature) -> tuple[Feature, Feature]:
         """As the criterion takes them: on one grid, through the projector, in its precision."""
         if isinstance(student, Tensor) and isinstance(teacher, Tensor):

@@ -57,6 +57,12 @@ class ChannelTransform(nn.Module):
         self.hidden = nn.Linear(student.shape[channel], width)
         self.output = nn.Linear(width, teacher.shape[channel])
 
+    def project(self, student: Tensor) -> Tensor:
+        """The student's feature, transformed."""
+        channels_last = student.movedim(1, -1) if student.ndim == 4 else student
+        made: Tensor = self.output(self.hidden(in_float32(channels_last)).relu())
+        return made.movedim(-1, 1) if student.ndim == 4 else made
+
     def forward(self, student: Tensor, teacher: Tensor, cells: Tensor | None = None) -> Tensor:
         """The loss, each position weighed by ``cells`` (B, positions) if given."""
         rows, target = as_rows(student), as_rows(teacher)

@@ -47,6 +47,10 @@ class ForegroundTransform(nn.Module):
         only_maps(self, student, teacher)
         self.transform.build(student, teacher)
 
+    def project(self, student: Tensor) -> Tensor:
+        """The student's feature, transformed."""
+        return self.transform.project(student)
+
     def forward(self, student: Tensor, teacher: Tensor, truth: Any) -> Tensor:
         check_boxes(self, truth, len(student))
         where = exact(student[:0])  # device and precision, in which the boxes' edges are found

@@ -50,6 +50,11 @@ class MGD(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
         )
 
+    def project(self, student: Tensor) -> Tensor:
+        """The teacher's feature, generated from all of the student's."""
+        made: Tensor = self.generator(as_weights(student, self.generator))
+        return made
+
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = as_maps(self, student, teacher)
         batch, channels, height, width = student.shape

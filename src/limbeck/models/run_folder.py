@@ -27,6 +27,21 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def classes(self) -> Path:
+        """What the evaluations found class by class, a JSON object a line."""
+        return self.path / "classes.jsonl"
+
+    @property
+    def matches(self) -> Path:
+        """The matches as they were looked over before the first step."""
+        return self.path / "matches.json"
+
+    @property
+    def features(self) -> Path:
+        """What teacher and student make of some validation images, before and after the training."""
+        return self.path / "features.safetensors"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -67,7 +82,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
-        for path in (self.record, self.log, self.console, self.student, self.last_student, *self.checkpoints.glob("*")):
+        written = (self.record, self.log, self.classes, self.matches, self.features, self.console)
+        for path in (*written, self.student, self.last_student, *self.checkpoints.glob("*")):
             path.unlink(missing_ok=True)
 
     def card(self) -> dict[str, Any]:

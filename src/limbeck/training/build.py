@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -12,18 +13,26 @@ from limbeck.core.distiller import Distiller
 from limbeck.core.modules import call, evaluating
 from limbeck.teacher.prepare import prepare_teacher
 from limbeck.training.alone import Alone
+from limbeck.training.by_class import found_by
 from limbeck.training.display import Display, show
 from limbeck.training.loaders import Loaders
-from limbeck.training.preflight import preflight
+from limbeck.training.preflight import Row, preflight
 from limbeck.training.recipe import Recipe
 
 Trained = Alone | Distiller
 
 
-def build(
-    recipe: Recipe, loaders: Loaders, example: Any, device: torch.device, display: Display
-) -> tuple[Trained, dict[str, float]]:
-    """The student, beside its teacher if it has one, on a device; and the teacher's metrics, if it was measured."""
+class Built(NamedTuple):
+    """What is trained, and what was found out about it."""
+
+    trained: Trained
+    teacher: dict[str, float]  # metrics of the teacher, if it was measured
+    teacher_classes: Mapping[str, Any] | None  # class by class
+    matches: list[Row]
+
+
+def build(recipe: Recipe, loaders: Loaders, example: Any, device: torch.device, display: Display) -> Built:
+    """The student, beside its teacher if it has one, on a device."""
     student = recipe.student.to(device)
     if recipe.budget.sync_norms:
         if device.type != "cuda":
@@ -32,13 +41,15 @@ def build(
     if recipe.budget.channels_last:
         student.to(memory_format=torch.channels_last)
     if recipe.teacher is None:
-        return Alone(student), {}
+        return Built(Alone(student), {}, None, [])
     task, plain = recipe.task, recipe.teacher.to(device)
     metrics: dict[str, float] = {}
+    classes = None
     if recipe.teacher_check:
         metrics = task.evaluate_teacher(plain, loaders.validation("measuring the teacher"))
         display.say(f"teacher: {show(metrics, task.metric)}")
         task.check_teacher(metrics)
+        classes = found_by(task)
     layers = dict.fromkeys(layer for match in recipe.matches for layer in match.teacher)
     inputs, teacher_inputs, truth = task.inputs(example), task.teacher_inputs(example), task.truth(example)
     teacher = prepare_teacher(
@@ -46,7 +57,8 @@ def build(
     )
     distiller = Distiller(student, teacher, recipe.matches, example=inputs, truth=truth, teacher_inputs=teacher_inputs)
     distiller.to(device)
-    for row in preflight(distiller, inputs, truth=truth, teacher_inputs=teacher_inputs):
+    rows = preflight(distiller, inputs, truth=truth, teacher_inputs=teacher_inputs)
+    for row in rows:
         display.say(str(row))
     batches = loaders.total_steps * recipe.budget.accumulate
     if batches <= BATCHES and any(match.measuring for match in distiller.matches):
@@ -54,7 +66,7 @@ def build(
             f"the weight auto settles over {BATCHES} batches, and this run has {batches}; train for longer, or pass "
             "--weight"
         )
-    return distiller, metrics
+    return Built(distiller, metrics, classes, rows)
 
 
 def has_unused(student: nn.Module, recipe: Recipe, example: Any) -> bool:

@@ -58,6 +58,13 @@ class Loaders:
         shown = self.display.track(self._val_loader, purpose, len(self._val_loader))
         return (send_to_device(whole(batch), self.accelerator.device) for batch in shown)
 
+    def some_validation(self, count: int) -> list[Any]:
+        """So many batches of one validation image, spread over all of them; fewer where there are fewer."""
+        every = len(self.recipe.val_data)  # type: ignore[arg-type]
+        indices = dict.fromkeys(round(place * (every - 1) / max(1, count - 1)) for place in range(count))
+        batches = (self.recipe.collate([self.recipe.val_data[index]]) for index in indices)
+        return [send_to_device(batch, self.accelerator.device) for batch in batches]
+
     def _train_loader(self, epoch: int, start: int = 0) -> DataLoader[Any]:
         budget = self.recipe.budget
         order = TrainOrder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from limbeck.training.checkpoint import write_atomically
 
 
-def log(path: Path, kind: str, step: int, epoch: int, values: dict[str, float]) -> None:
+def log(path: Path, kind: str, step: int, epoch: int, values: Mapping[str, Any]) -> None:
     """Append a line."""
     with path.open("a") as file:
         file.write(json.dumps({"kind": kind, "step": step, "epoch": epoch, **values}) + "\n")

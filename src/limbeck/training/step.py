@@ -15,6 +15,7 @@ from limbeck.training.advice import advise_on_gradients
 from limbeck.training.optimizer import learning_rate, set_rate
 from limbeck.training.recipe import Recipe
 from limbeck.training.state import State
+from limbeck.training.step_cost import step_cost
 
 ADVISED = 8  # steps before advice on gradients: residual branches that end in zeros let none through in the first
 
@@ -32,6 +33,7 @@ class TrainStep:
         self.task_weight_at = recipe.task_weight_at
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self._advice: tuple[str, ...] = ()
+        self._batch: Any = None  # the last one
 
     def __call__(self, state: State, batches: list[Any]) -> tuple[list[str], Tensor]:
         """Take a step, and give its losses: their names, and their values (terms), means over the micro-batches."""
@@ -56,7 +58,16 @@ class TrainStep:
         if state.ema is not None:
             state.ema.update_parameters(state.student)
         state.step += 1
+        self._batch = batches[-1]
         return list(losses), torch.stack(totals).sum(0).detach()
+
+    def cost(self, state: State) -> dict[str, float]:
+        """What the parts of a step cost, measured with the last micro-batch."""
+        if self._batch is None:  # resumed where an epoch's last step was taken
+            return {}
+        batch = send_to_device(self._batch, self.accelerator.device)
+        state.model.train()
+        return step_cost(state.trained, self.task, batch, self.accelerator)
 
     def take_advice(self) -> tuple[str, ...]:
         """What the first steps showed that the user should know; once."""

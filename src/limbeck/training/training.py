@@ -16,8 +16,10 @@ from limbeck.data.order import seed_of
 from limbeck.models.run_folder import RunFolder
 from limbeck.training.advice import advise_on_teacher
 from limbeck.training.build import build, has_unused
+from limbeck.training.by_class import found_by
 from limbeck.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from limbeck.training.display import Display
+from limbeck.training.findings import Findings
 from limbeck.training.fine_tuning import describe, freeze
 from limbeck.training.fingerprint import check_same, fingerprint
 from limbeck.training.loaders import Loaders
@@ -28,6 +30,7 @@ from limbeck.training.record import drop_after, log, save_student
 from limbeck.training.report import Report
 from limbeck.training.state import State
 from limbeck.training.step import TrainStep
+from limbeck.training.step_cost import peak_memory
 
 LOWEST_RATE = 1 / 64  # part of the learning rate below which going back is given up
 
@@ -59,7 +62,9 @@ class Training:
         self.train_step = TrainStep(recipe, accelerator, self.loaders.total_steps, self.loaders.steps_per_epoch)
         example = self.loaders.example()
         torch.manual_seed(seed_of(recipe.budget.seed, "build"))
-        trained, self.teacher = build(recipe, self.loaders, example, accelerator.device, display)
+        built = build(recipe, self.loaders, example, accelerator.device, display)
+        self.findings = Findings(folder, built, recipe.task, self.loaders, display)
+        trained, self.teacher = built.trained, built.teacher
         unused = has_unused(trained.student, recipe, example)
         if accelerator.num_processes > 1:
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
@@ -127,8 +132,11 @@ class Training:
                 write_atomically(folder.record, json.dumps(record, indent=1, default=str).encode())
             if draw_first_batch is not None and state.step == 0:
                 draw_first_batch(folder.first_batch)
-            drop_after(folder.log, state.step, state.epoch)
+            for path in (folder.log, folder.classes):
+                drop_after(path, state.step, state.epoch)
             self.display.record_to(folder.console)
+            if state.step == 0:
+                self.findings.at_start()
         self.accelerator.init_trackers("limbeck")
         self.display.begin(self.loaders.total_steps, state.step)
         if self.recipe.budget.on_nan == "rewind" and state.step == 0:
@@ -173,6 +181,9 @@ class Training:
         self.log_losses()
         state, budget = self.state, self.recipe.budget
         state.epoch += 1
+        if state.epoch == 1:
+            self._log("cost", self.train_step.cost(state))
+        self._log("memory", peak_memory())
         if state.epoch % budget.evaluate_every == 0 or state.step >= self.loaders.total_steps:
             self._evaluate()
         self._tell_of_skipped()
@@ -197,6 +208,8 @@ class Training:
             state.best, state.stale = state.last, 0
             self._save_student(self.folder.student)
         self._log("val", state.last)
+        if self.accelerator.is_main_process:
+            self.findings.by_class("student", state.step, state.epoch, found_by(self.task))
         self.display.metrics(state.epoch - 1, state.last, name, state.best[name])
         if not self.overtaken and (advice := advise_on_teacher(state.last, self.teacher, name)):
             self.overtaken = True
@@ -230,12 +243,15 @@ class Training:
         self.state.load_state_dict(found[1])
         self.state.rate = rate
         if self.accelerator.is_main_process:
-            drop_after(self.folder.log, self.state.step, self.state.epoch)
+            for path in (self.folder.log, self.folder.classes):
+                drop_after(path, self.state.step, self.state.epoch)
         self._log("rewind", {"rate": rate})
         self.display.say(f"{error}; back to step {self.state.step}, with {rate:g} of the learning rate from here on")
         self.display.begin(self.loaders.total_steps, self.state.step)
 
     def finish(self) -> None:
+        if self.accelerator.is_main_process:
+            self.findings.at_end()
         self._save_student(self.folder.last_student)
         self.accelerator.end_training()
         state, name = self.state, self.task.metric

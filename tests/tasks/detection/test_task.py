@@ -262,7 +262,7 @@ def test_average_precision_is_what_one_counts_by_hand():
 def found(monkeypatch):
     """What is handed over to be measured."""
     handed = []
-    monkeypatch.setattr(detection, "average_precision", lambda _, found, kind: handed.append(found) or [0.0] * 6)
+    monkeypatch.setattr(detection, "precision", lambda _, found, kind: handed.append(found) or ([0.0] * 6, [0.0]))
     return handed
 
 

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from limbeck.data.inputs import Inputs, Preprocess
 from limbeck.tasks.classification.dataset import UNLABELLED
 from limbeck.tasks.classification.transforms import Batch
+from limbeck.training.by_class import ByClass, shares
 
 SIGNIFICANT = 0.01  # probability of as good a teacher by chance, up to which it counts as better
+MANY = 1000  # classes up to which it is counted which are taken for which
 
 
 class Classification:
@@ -43,6 +45,7 @@ class Classification:
         self._for_student = Preprocess(student)
         self._for_teacher = Preprocess(teacher or student)
         self._has_teacher = teacher is not None
+        self.by_class: ByClass | None = None  # of the last evaluation
         self.teacher_predictions: Tensor | None = None  # (N) class by index of the validation image
 
     def inputs(self, batch: Batch) -> tuple[Tensor]:
@@ -92,7 +95,7 @@ class Classification:
         self, model: nn.Module, preprocess: Preprocess, loader: Iterable[Batch]
     ) -> tuple[dict[str, float], Tensor]:
         from torchmetrics import MetricCollection  # takes seconds
-        from torchmetrics.classification import MulticlassAccuracy
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
         accuracy = {"top1": MulticlassAccuracy(self.classes, average="micro")}
         if self.classes > 5:
@@ -100,6 +103,7 @@ class Classification:
         if self.teacher_predictions is not None:
             accuracy["agreement"] = MulticlassAccuracy(self.classes, average="micro")
         metrics = MetricCollection(dict(accuracy), compute_groups=False)
+        confusion = MulticlassConfusionMatrix(self.classes) if self.classes <= MANY else None
         predicted: dict[int, int] = {}
         was_training = model.training
         model.eval()
@@ -114,7 +118,11 @@ class Classification:
                     assert self.teacher_predictions is not None
                     target = self.teacher_predictions.to(output.device)[batch["index"]]
                 metric.update(output, target)
+            if confusion is not None:
+                confusion.to(output.device).update(classes, batch["label"])
         model.train(was_training)
+        counts = None if confusion is None else confusion.compute()  # over all processes
+        self.by_class = None if counts is None else ByClass("accuracy", shares(counts), counts)
         by_index = torch.zeros(max(predicted, default=-1) + 1, dtype=torch.int64)
         by_index[list(predicted)] = torch.tensor(list(predicted.values()), dtype=torch.int64)
         return {name: value.item() for name, value in metrics.compute().items()}, by_index

@@ -16,6 +16,7 @@ from limbeck.core.modules import evaluating
 from limbeck.tasks.detection.dataset import Objects
 from limbeck.tasks.detection.pyramids import padded_size
 from limbeck.tasks.detection.transforms import Batch
+from limbeck.training.by_class import ByClass
 
 NAMES = ("", "50", "75", "_small", "_medium", "_large")  # of COCO's first six numbers
 WORTHLESS = 0.01  # average precision of a teacher that is no better than chance
@@ -32,12 +33,13 @@ class Detection:
     def __init__(self, objects: Objects, *, masks: bool = False):
         self.objects, self.masks = objects, masks
         self.metric = "mask_ap" if masks else "box_ap"
+        self.by_class: ByClass | None = None  # of the last evaluation, by this metric
 
     def inputs(self, batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         targets = []
         for place, labels in enumerate(batch["labels"]):
             target = {"boxes": batch["boxes"][place], "labels": labels + 1}  # 0 is the background
-            targets.append({**target, "masks": batch["masks"][place]} if self.masks else target)
+            targets.append({**target, "masks": batch["masks"][place]} if self.masks and "masks" in batch else target)
         return pixels(batch), targets
 
     def teacher_inputs(self, batch: Batch) -> tuple[list[Tensor]]:
@@ -62,8 +64,9 @@ class Detection:
         found = gather_object(found)
         metrics: dict[str, float] = {}
         for kind, name in (("bbox", "box_ap"), ("segm", "mask_ap"))[: 1 + self.masks]:
-            values = average_precision(self.objects, found, kind)
+            values, of_classes = precision(self.objects, found, kind)
             metrics |= {name + part: value for part, value in zip(NAMES, values, strict=True)}
+            self.by_class = ByClass("ap", of_classes)  # masks are measured last
         return metrics
 
     def evaluate_teacher(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
@@ -120,6 +123,11 @@ def encoded(masks: Tensor, size: tuple[int, ...]) -> list[dict[str, Any]]:
 
 def average_precision(objects: Objects, found: list[dict[str, Any]], kind: str) -> list[float]:
     """COCO's first six numbers for boxes ("bbox") or masks ("segm"); -1 where there is no object of that size."""
+    return precision(objects, found, kind)[0]
+
+
+def precision(objects: Objects, found: list[dict[str, Any]], kind: str) -> tuple[list[float], list[float | None]]:
+    """COCO's first six numbers, and the average precision of each class; ``None`` where there is no object of it."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     if kind == "segm":  # or a detection would be as small or large as its box, not its mask
@@ -131,7 +139,12 @@ def average_precision(objects: Objects, found: list[dict[str, Any]], kind: str) 
         measured.evaluate()
         measured.accumulate()
         measured.summarize()
-    return [float(value) for value in measured.stats[:6]]
+    curves = measured.eval["precision"][:, :, :, 0, -1]  # (thresholds, recalls, classes), of all sizes
+    by_class = [curves[:, :, index] for index in range(curves.shape[2])]
+    return (
+        [float(value) for value in measured.stats[:6]],
+        [float(curve.mean()) if (curve > -1).all() else None for curve in by_class],
+    )
 
 
 def as_coco(objects: Objects) -> dict[str, Any]:

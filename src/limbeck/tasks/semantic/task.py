@@ -14,6 +14,7 @@ from limbeck.data.inputs import Inputs, normalised
 from limbeck.tasks.semantic.classes import IGNORED
 from limbeck.tasks.semantic.places import at_size, logits_at, logits_of
 from limbeck.tasks.semantic.transforms import Batch
+from limbeck.training.by_class import ByClass
 
 
 class Semantic:
@@ -41,12 +42,13 @@ class Semantic:
     ):
         self.classes, self.auxiliary, self.dice, self.class_weights = list(classes), auxiliary, dice, class_weights
         self.student, self.teacher = student, teacher
+        self.by_class: ByClass | None = None  # of the last evaluation
 
     def inputs(self, batch: Batch) -> tuple[Tensor]:
-        return (normalised(batch["image"], self.student),)
+        return (padded(batch["image"], self.student),)
 
     def teacher_inputs(self, batch: Batch) -> tuple[Tensor] | None:
-        return None if self.teacher is None else (normalised(batch["image"], self.teacher),)
+        return None if self.teacher is None else (padded(batch["image"], self.teacher),)
 
     def truth(self, batch: Batch) -> Tensor:
         return torch.where(batch["mask"] == IGNORED, -1, batch["mask"])
@@ -95,12 +97,15 @@ class Semantic:
         with evaluating(model):
             for batch in loader:
                 metric.update(predict(model, batch["image"], inputs, batch["mask"].shape[-2:]), batch["mask"])
-        confusion = metric.compute().double()  # over all processes
+        counts = metric.compute()  # over all processes
+        confusion = counts.double()
         both = confusion.diagonal()
         either = confusion.sum(0) + confusion.sum(1) - both
         present = either > 0  # a class that is neither there nor predicted counts for nothing
         by_class = both / either
-        named = {f"iou {name}": by_class[i].item() for i, name in enumerate(self.classes) if present[i]}
+        values = [by_class[i].item() if present[i] else None for i in range(len(present))]
+        self.by_class = ByClass("iou", values, counts)
+        named = {f"iou {name}": value for name, value in zip(self.classes, values, strict=True) if value is not None}
         accuracy = (both.sum() / confusion.sum()).item()
         return {"miou": by_class[present].mean().item(), "pixel_accuracy": accuracy, **named}
 
@@ -116,7 +121,9 @@ def predict(model: nn.Module, images: Tensor, inputs: Inputs, size: Sequence[int
 def padded(images: Tensor, inputs: Inputs) -> Tensor:
     """Images (B, 3, h, w) uint8 as a model takes them, with zeros below and to the right up to its multiple."""
     height, width = images.shape[-2:]
-    return F.pad(normalised(images, inputs), (0, -width % inputs.multiple, 0, -height % inputs.multiple))
+    missing = (0, -width % inputs.multiple, 0, -height % inputs.multiple)
+    pixels = normalised(images, inputs)
+    return F.pad(pixels, missing) if any(missing) else pixels
 
 
 def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
