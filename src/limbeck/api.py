@@ -28,6 +28,8 @@ from limbeck.core.teacher import Teacher
 from limbeck.teacher.prepare import prepare_teacher
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from limbeck.tasks.predictor import Predictor
 
 
@@ -40,6 +42,17 @@ def load(run: str | Path) -> Predictor:
     from limbeck.commands.predict import load  # the library itself needs torch alone
 
     return load(run)
+
+
+def load_compressed(model: nn.Module, run: str | Path) -> nn.Module:
+    """The network of a run of ``limbeck compress``, of the one that was compressed as its own library makes it.
+
+    Raises:
+        ValueError: The run holds no compressed network, or one of another model.
+    """
+    from limbeck.models.compressed import load_compressed
+
+    return load_compressed(model, run)
 
 
 __all__ = [
@@ -63,6 +76,7 @@ __all__ = [
     "factorise",
     "first",
     "load",
+    "load_compressed",
     "orthogonal",
     "pooled",
     "prepare_teacher",

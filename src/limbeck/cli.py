@@ -22,6 +22,8 @@ limbeck makes a small vision model learn from a big one.
       a recipe of your own: the function in FILE.py that is named like the file (or FILE.py:FUNCTION)
   limbeck distill RUN --resume
       go on with a run that was stopped or killed
+  limbeck compress TASK MODEL --data DIR --ratio 0.5 --out RUN
+      a trained model made smaller: its layers become factors, which learn slice by slice to do what the layers did
   limbeck evaluate RUN --data DIR
       the student of a run, beside its teacher and beside other runs; --pictures N draws what segmenters and detectors
       say
@@ -43,6 +45,7 @@ Each command explains its options: limbeck distill classification --help"""
 COMMANDS = {
     "distill": "run:distill",
     "train": "run:train",
+    "compress": "compress:compress",
     "evaluate": "evaluate:evaluate",
     "predict": "predict:predict",
     "layers": "layers:layers",

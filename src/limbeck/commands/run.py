@@ -75,6 +75,8 @@ def _as_stored(run: RunFolder, words: list[str]) -> tuple[str, str, list[str]]:
     if not given & {"resume", "help"}:
         raise ValueError(f"{run} is a run: go on with limbeck distill {run} --resume, and options that may change")
     stored = run.read_record()
+    if stored.get("command") == "compress":
+        raise ValueError(f"{run} is a run of limbeck compress: go on with limbeck compress {run} --resume")
     try:
         argv = without(stored["argv"], {"out", "resume", "overwrite", "dry-run", *given})
         return stored["command"], stored["recipe"], [*argv, *words, "--out", str(run)]

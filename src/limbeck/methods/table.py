@@ -211,4 +211,6 @@ FURTHER_PAPERS = {  # of what a run may use beside a method, by the name it has 
     "standardise": "sun2024logit",
     "EarlyDecay": "zhou2020channel",
     "LateStart": "zhou2020channel",
+    "slice-wise": "hamreras2026slice",
+    "Tucker-2": "kim2016compression",
 }

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from limbeck.compress.forms import rebuild
 from limbeck.models.checkpoints import load_weights
 from limbeck.models.model import Model
 from limbeck.models.run_folder import RunFolder, read_card
@@ -84,6 +85,7 @@ def _from_run(
         raise ValueError(f"{student.parent} is a run of {card['task']}, not of {'/'.join(tasks)}")
     check_classes(str(student.parent), card["classes"], classes)
     model = build(card["model"], card["classes"], sources, tasks=tasks, size=size or card["size"])
+    rebuild(model.module, card.get("compressed", {}))
     load_weights(model.module, str(student))
     model.mark_loaded()
     mean, std = tuple(card["mean"]), tuple(card["std"])
