@@ -1,4 +1,4 @@
-"""The command line: ``limbeck distill|train|evaluate|predict|layers|methods|cite``."""
+"""The command line: ``limbeck distill|train|evaluate|report|predict|layers|methods|cite``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ limbeck makes a small vision model learn from a big one.
   limbeck evaluate RUN --data DIR
       the student of a run, beside its teacher and beside other runs; --pictures N draws what segmenters and detectors
       say
+  limbeck report RUN [RUN ...]
+      one page about runs, to be opened in a browser: what was gained, curves, features, classes, cost
   limbeck predict RUN IMAGES --out DIR
       what the student of a run says of images, as json, masks and pictures
   limbeck layers MODEL --size 224
@@ -51,6 +53,7 @@ COMMANDS = {
     "layers": "layers:layers",
     "methods": "methods:methods",
     "cite": "methods:cite",
+    "report": "report:report",
     "demo": "demo:command",
 }
 

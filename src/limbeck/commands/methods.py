@@ -86,11 +86,15 @@ def _cite(run: tyro.conf.Positional[Path], /) -> None:
     Args:
         run: Folder of a run.
     """
+    entries, unknown = cited(RunFolder(run).read_record()["uses"])
+    for name in unknown:
+        print(f"limbeck: {name} is not limbeck's own; name its source yourself", file=sys.stderr)
+    print("\n\n".join(entries))
+
+
+def cited(used: list[str]) -> tuple[list[str], list[str]]:
+    """BibTeX entries of what a run used, and of limbeck; and what of it is not limbeck's own."""
     papers = {name: method.paper for name, method in METHODS.items()} | FURTHER_PAPERS
-    used = RunFolder(run).read_record()["uses"]
-    for name in used:
-        if name not in papers:
-            print(f"limbeck: {name} is not limbeck's own; name its source yourself", file=sys.stderr)
     keys = dict.fromkeys(papers[name] for name in used if name in papers)
     entries = bibliography()
-    print("\n\n".join(entries[key] for key in [*keys, "limbeck"]))
+    return [entries[key] for key in [*keys, "limbeck"]], [name for name in used if name not in papers]

@@ -182,7 +182,8 @@ class Training:
         state, budget = self.state, self.recipe.budget
         state.epoch += 1
         if state.epoch == 1:
-            self._log("cost", self.train_step.cost(state))
+            cost = self.train_step.cost(state)
+            self._log("cost", {**cost, "batch_size": budget.batch_size, "accumulate": budget.accumulate})
         self._log("memory", peak_memory())
         if state.epoch % budget.evaluate_every == 0 or state.step >= self.loaders.total_steps:
             self._evaluate()
