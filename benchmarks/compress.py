@@ -61,7 +61,7 @@ def main(
     trial = Trial(original, data, seed, train, test)
     measure("original: top-1 %", lambda: [trial.accuracy(original.module)])
     for ratio in RATIOS:
-        for start in ("weights", "data", "sequence"):
+        for start in ("sequence", "data", "weights"):
             measure(f"{ratio}, start {start}: top-1 %, seconds", lambda: trial.start(ratio, start))  # noqa: B023
         for name in ("slices", "slices fed by the original", "global", "hybrid"):
             if name.endswith("original") and ratio < max(RATIOS):

@@ -123,7 +123,8 @@ class Compression:
             loaders = Loaders(recipe, accelerator, display)
             before = recipe.task.evaluate_teacher(recipe.student, loaders.validation("measuring the original"))
             display.say(f"original: {show(before, recipe.task.metric)}")
-            recipe.task.check_teacher(before)
+            if self.options.teacher_check:
+                recipe.task.check_teacher(before)
             compressed, card = self._closed(recipe, loaders, display)
             self._tell("closed form", recipe, compressed, loaders, display)
             if self.run_options.dry_run:
@@ -185,7 +186,7 @@ class Compression:
             teacher=self.model,
             student=self.model,
             matching=matching,
-            teacher_options=TeacherOptions(teacher_weights=given["weights"]),
+            teacher_options=TeacherOptions(teacher_weights=given["weights"], teacher_check=self.options.teacher_check),
             budget=budget,
             **sized,
         )

@@ -62,6 +62,8 @@ class CompressOptions:
     """Epochs in a row without improvement after which a slice stops."""
     global_epochs: int = 0
     """Epochs of ordinary distillation of the whole model afterwards, with the original as its teacher."""
+    teacher_check: bool = True
+    """Stop if the original is no better than chance."""
 
 
 @dataclass(frozen=True)

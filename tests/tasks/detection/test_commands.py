@@ -392,3 +392,13 @@ def test_sizes_and_shares_that_cannot_be_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             Data(tmp_path, **wrong)
+
+
+def test_a_detector_is_compressed_and_evaluated(runs, tmp_path, capsys):
+    words = ["--data", str(runs / "data"), *SHORT[:-2], "--ratio", "0.4"]
+    main(["compress", "detection", str(runs / "teacher"), *words, "--out", str(tmp_path / "run")])
+    assert "Tucker" in capsys.readouterr().out
+    card = read_card(tmp_path / "run" / "student.safetensors")
+    assert card["compressed"]
+    main(["evaluate", str(tmp_path / "run")])
+    assert f"{card['metrics']['box_ap']:.4f}" in capsys.readouterr().out

@@ -334,3 +334,14 @@ def test_two_processes_train_and_measure_as_one(segmenters, tmp_path):
     torchrun("-m", "limbeck", *command, str(tmp_path / "two"))
     main([*command, str(tmp_path / "one")])
     assert_same_run(tmp_path / "two", tmp_path / "one")
+
+
+def test_a_segmenter_is_compressed_and_evaluated(runs, tmp_path, capsys):
+    words = ["--data", str(runs / "data"), "--batch-size", "4", "--workers", "0", "--ratio", "0.4"]
+    words += ["--global-epochs", "1"]
+    main(["compress", "semantic", str(runs / "teacher"), *words, "--out", str(tmp_path / "run")])
+    card = read_card(tmp_path / "run" / "student.safetensors")
+    assert "body.0" in card["compressed"]
+    assert card["metrics"]["miou"] > 0.4
+    main(["evaluate", str(tmp_path / "run")])
+    assert f"{card['metrics']['miou']:.4f}" in capsys.readouterr().out
