@@ -31,6 +31,11 @@ def resnet8(num_classes: int) -> nn.Module:
     return network(width=16, blocks=1, num_classes=num_classes)
 
 
+def resnet14(num_classes: int) -> nn.Module:
+    """Widths 16, 32, 64 and two blocks a stage: 0.2 million parameters."""
+    return network(width=16, blocks=2, num_classes=num_classes)
+
+
 def resnet14x2(num_classes: int) -> nn.Module:
     """Widths 32, 64, 128 and two blocks a stage: 0.7 million parameters."""
     return network(width=32, blocks=2, num_classes=num_classes)
