@@ -17,7 +17,7 @@ LEVELS = [
     ["data"],
     ["models"],
     ["methods"],
-    ["training"],
+    ["training", "export"],
     ["tasks"],
     ["commands"],
 ]

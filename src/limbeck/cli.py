@@ -1,4 +1,4 @@
-"""The command line: ``limbeck distill|train|evaluate|report|predict|layers|methods|cite``."""
+"""The command line: ``limbeck distill|train|evaluate|report|predict|export|layers|methods|cite``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ limbeck makes a small vision model learn from a big one.
       one page about runs, to be opened in a browser: what was gained, curves, features, classes, cost
   limbeck predict RUN IMAGES --out DIR
       what the student of a run says of images, as json, masks and pictures
+  limbeck export RUN student.onnx
+      the student of a run as ONNX or .pt2, written only where it gives what the student gives
   limbeck layers MODEL --size 224
       every layer of a model, with its feature's shape and stride
   limbeck methods
@@ -50,6 +52,7 @@ COMMANDS = {
     "compress": "compress:compress",
     "evaluate": "evaluate:evaluate",
     "predict": "predict:predict",
+    "export": "export:export",
     "layers": "layers:layers",
     "methods": "methods:methods",
     "cite": "methods:cite",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from limbeck.core.modules import Example
 from limbeck.data.order import Key
+from limbeck.export.deployed import Deployed
 from limbeck.models.build import Sources
 from limbeck.models.checkpoints import load_weights
 from limbeck.models.model import Model
@@ -30,6 +31,18 @@ class Validation(Protocol):
 
     def example(self, model: Model, count: int) -> Example:
         """What to call a model with for a number of images: the first one, again and again."""
+
+    def thin(self, count: int) -> None:
+        """Measure on no more images than that, evenly spread over all."""
+
+    def seen(self, model: Model, count: int, *, training: bool = False) -> list[Tensor]:
+        """Images (3, H, W) in [0, 1], evenly spread, of the size at which a model sees them.
+
+        Args:
+            model: A model.
+            count: Of images, or of all where there are fewer.
+            training: Take those that are trained on, without augmentation.
+        """
 
     def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
         """Draw the first images, the truth, and what each model predicts, by title.
@@ -68,6 +81,7 @@ class TaskKind:
         validation: Reads validation data as a run's card says: from where the data lie, the card, and a batch size or
             ``None``.
         predictor: Puts a run's model and its preprocessing together.
+        deploy: Makes of a model what is exported.
         batch_panels: Training samples by their keys, (3, H, W) uint8 with the truth drawn in, each with a title.
     """
 
@@ -79,4 +93,5 @@ class TaskKind:
     train: Callable[..., Recipe]
     validation: Callable[[str, Mapping[str, Any], int | None], Validation]
     predictor: Callable[[Model], Predictor]
+    deploy: Callable[[Model], Deployed]
     batch_panels: Callable[[Any, Sequence[Key]], Iterator[tuple[str, Tensor]]]

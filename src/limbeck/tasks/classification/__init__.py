@@ -1,5 +1,6 @@
 """Image classification."""
 
+from limbeck.tasks.classification.deploy import deploy
 from limbeck.tasks.classification.models import SOURCES, build_classifier
 from limbeck.tasks.classification.pictures import batch_panels
 from limbeck.tasks.classification.predictor import ImagePredictor
@@ -16,5 +17,6 @@ KIND = TaskKind(
     train,
     ImageValidation,
     ImagePredictor,
+    deploy,
     batch_panels,
 )

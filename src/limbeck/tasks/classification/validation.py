@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 from limbeck.core.modules import Example
 from limbeck.data.inputs import Preprocess
 from limbeck.models.model import Model
-from limbeck.tasks.batches import device_of, held_out_of, on_device, val_batches
+from limbeck.tasks.batches import device_of, held_out_of, on_device, spread, val_batches
+from limbeck.tasks.classification.dataset import Images
 from limbeck.tasks.classification.load import load_images
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import ValImages
@@ -23,28 +25,36 @@ class ImageValidation:
     def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
         self.batch_size = batch_size or 128
         on_bad = card.get("on_bad_data", "error")
-        self.images = load_images(data, **held_out_of(card), on_bad=on_bad, seed=card["data_seed"])[1]
+        self.training, self.images = load_images(data, **held_out_of(card), on_bad=on_bad, seed=card["data_seed"])
         self.classes, self.count = self.images.classes, len(self.images)
         self.teacher_predictions: Tensor | None = None
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         task = Classification(len(self.classes), model.inputs)
-        batches = val_batches(on_device(model.module), self._data(model), self.batch_size)
+        batches = val_batches(on_device(model.module), self._data(model, self.images), self.batch_size)
         if teacher:
             metrics, self.teacher_predictions = task.evaluate_teacher(model.module, batches), task.teacher_predictions
             return metrics
         task.teacher_predictions = self.teacher_predictions
         return task.evaluate(model.module, batches)
 
-    def _data(self, model: Model) -> ValImages:
+    def _data(self, model: Model, images: Images) -> ValImages:
         """Images at the size at which a run was trained, or else that the model takes."""
-        return ValImages(
-            self.images, model.card.get("load_size") or min(model.inputs.square, *self.images.typical_size())
-        )
+        return ValImages(images, model.card.get("load_size") or min(model.inputs.square, *images.typical_size()))
 
     def example(self, model: Model, count: int) -> Example:
-        image: Tensor = Preprocess(model.inputs)(self._data(model)[0]["image"][None])
+        image: Tensor = Preprocess(model.inputs)(self._data(model, self.images)[0]["image"][None])
         return image.repeat(count, 1, 1, 1).to(device_of(model.module))
+
+    def thin(self, count: int) -> None:
+        self.images = self.images.take(spread(len(self.images), count))
+        self.count = len(self.images)
+
+    def seen(self, model: Model, count: int, *, training: bool = False) -> list[Tensor]:
+        images = self.training if training else self.images
+        data = self._data(model, images)
+        to_size = Preprocess(replace(model.inputs, mean=(0.0,) * 3, std=(1.0,) * 3))
+        return [to_size(data[index]["image"][None])[0] for index in spread(len(images), count)]
 
     def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
         raise ValueError("--pictures shows masks and boxes, which an image classifier does not give")

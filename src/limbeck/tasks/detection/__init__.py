@@ -1,6 +1,7 @@
 """Object detection."""
 
 from limbeck.tasks.detection.checkpoints import load_detector
+from limbeck.tasks.detection.deploy import deploy
 from limbeck.tasks.detection.models import SOURCES, build_detector
 from limbeck.tasks.detection.pictures import batch_panels
 from limbeck.tasks.detection.predictor import ObjectPredictor
@@ -9,5 +10,14 @@ from limbeck.tasks.detection.validation import ObjectValidation
 from limbeck.tasks.kind import TaskKind
 
 KIND = TaskKind(
-    "detection", SOURCES, build_detector, load_detector, distill, train, ObjectValidation, ObjectPredictor, batch_panels
+    "detection",
+    SOURCES,
+    build_detector,
+    load_detector,
+    distill,
+    train,
+    ObjectValidation,
+    ObjectPredictor,
+    deploy,
+    batch_panels,
 )

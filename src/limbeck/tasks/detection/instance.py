@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from limbeck.tasks.detection import recipe
 from limbeck.tasks.detection.checkpoints import load_detector
+from limbeck.tasks.detection.deploy import deploy
 from limbeck.tasks.detection.models import SOURCES, build_detector
 from limbeck.tasks.detection.options import Data, LevelOptions, StudentOptions
 from limbeck.tasks.detection.pictures import batch_panels
@@ -67,5 +68,14 @@ def train(
 
 
 KIND = TaskKind(
-    "instance", SOURCES, build_detector, load_detector, distill, train, ObjectValidation, ObjectPredictor, batch_panels
+    "instance",
+    SOURCES,
+    build_detector,
+    load_detector,
+    distill,
+    train,
+    ObjectValidation,
+    ObjectPredictor,
+    deploy,
+    batch_panels,
 )

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from limbeck.core.modules import Example
 from limbeck.models.model import Model
-from limbeck.tasks.batches import device_of, held_out_of, on_device, val_batches
+from limbeck.tasks.batches import device_of, held_out_of, on_device, spread, val_batches
 from limbeck.tasks.detection.load import load_objects
 from limbeck.tasks.detection.models import gives_masks
 from limbeck.tasks.detection.pictures import sheets
@@ -22,15 +24,16 @@ class ObjectValidation:
 
     def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
         self.batch_size, self.with_masks = batch_size or 8, card["task"] == "instance"
-        self.objects = load_objects(
+        self.training, self.objects = load_objects(
             Path(data),
             **held_out_of(card),
             on_bad=card["on_bad_data"],
             outlines=self.with_masks,
             seed=card["data_seed"],
-        )[1]
+        )
         self.classes, self.count = self.objects.classes, len(self.objects)
-        self.data = ValObjects(self.objects, card["short_side"], card["long_side"])
+        self.sides = card["short_side"], card["long_side"]
+        self.data = ValObjects(self.objects, *self.sides)
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         task = Detection(self.objects, masks=self.with_masks and gives_masks(model.module))
@@ -39,6 +42,14 @@ class ObjectValidation:
     def example(self, model: Model, count: int) -> Example:
         image = self.data[0]["image"].to(device_of(model.module)).float() / 255
         return ([image] * count,)
+
+    def thin(self, count: int) -> None:
+        self.objects = self.objects.take(spread(len(self.objects), count))
+        self.data, self.count = ValObjects(self.objects, *self.sides), len(self.objects)
+
+    def seen(self, model: Model, count: int, *, training: bool = False) -> list[Tensor]:
+        data = ValObjects(self.training, *self.sides) if training else self.data
+        return [data[index]["image"].float() / 255 for index in spread(len(data), count)]
 
     def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
         write_pictures(sheets(self.objects, self.data, models, count, score), self.classes, folder)

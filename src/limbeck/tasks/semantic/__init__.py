@@ -1,6 +1,7 @@
 """Semantic segmentation."""
 
 from limbeck.tasks.kind import TaskKind, load_every_tensor
+from limbeck.tasks.semantic.deploy import deploy
 from limbeck.tasks.semantic.models import SOURCES, build_segmenter
 from limbeck.tasks.semantic.pictures import batch_panels
 from limbeck.tasks.semantic.predictor import MaskPredictor
@@ -8,5 +9,14 @@ from limbeck.tasks.semantic.recipe import distill, train
 from limbeck.tasks.semantic.validation import MaskValidation
 
 KIND = TaskKind(
-    "semantic", SOURCES, build_segmenter, load_every_tensor, distill, train, MaskValidation, MaskPredictor, batch_panels
+    "semantic",
+    SOURCES,
+    build_segmenter,
+    load_every_tensor,
+    distill,
+    train,
+    MaskValidation,
+    MaskPredictor,
+    deploy,
+    batch_panels,
 )

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from limbeck.core.modules import Example
 from limbeck.models.model import Model
-from limbeck.tasks.batches import device_of, held_out_of, on_device, val_batches
+from limbeck.tasks.batches import device_of, held_out_of, on_device, spread, val_batches
 from limbeck.tasks.pictures import write_pictures
 from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.pictures import sheets
@@ -21,16 +23,17 @@ class MaskValidation:
 
     def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
         on_bad = card.get("on_bad_data", "error")
-        self.masks = load_masks(
+        self.training, self.masks = load_masks(
             Path(data),
             **held_out_of(card),
             ignore_index=card["ignore_index"],
             on_bad=on_bad,
             seed=card["data_seed"],
-        )[1]
+        )
         self.classes, self.count = self.masks.classes, len(self.masks)
         self.batch_size = (batch_size or 8) if len(self.masks.sizes) == 1 else 1
-        self.data = ValMasks(self.masks, card["short_side"])
+        self.short_side = card["short_side"]
+        self.data = ValMasks(self.masks, self.short_side)
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         batches = val_batches(on_device(model.module), self.data, self.batch_size)
@@ -39,6 +42,14 @@ class MaskValidation:
     def example(self, model: Model, count: int) -> Example:
         image = padded(self.data[0]["image"][None], model.inputs)
         return image.repeat(count, 1, 1, 1).to(device_of(model.module))
+
+    def thin(self, count: int) -> None:
+        self.masks = self.masks.take(spread(len(self.masks), count))
+        self.data, self.count = ValMasks(self.masks, self.short_side), len(self.masks)
+
+    def seen(self, model: Model, count: int, *, training: bool = False) -> list[Tensor]:
+        data = ValMasks(self.training, self.short_side) if training else self.data
+        return [data[index]["image"].float() / 255 for index in spread(len(data), count)]
 
     def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
         write_pictures(sheets(self.masks, self.data, models, count), self.classes, folder)

@@ -1,0 +1,176 @@
+"""``limbeck export``: a run's student as ONNX or .pt2, which is written only where it gives what the student gives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from limbeck.commands.comparison import Comparison, Precision
+from limbeck.commands.evaluate import option
+from limbeck.export.deployed import Deployed
+from limbeck.export.files import kind_of, read, write, write_onnx
+from limbeck.export.program import program_of
+from limbeck.models.run_folder import RunFolder
+from limbeck.tasks import task_kind
+from limbeck.tasks.kind import Validation
+
+Card = dict[str, Any]
+OF_CARD = ("task", "model", "classes", "mean", "std", "load_size", "short_side", "long_side")
+CALIBRATED_ON = 128  # training images, of which int8 takes its ranges
+
+
+def export(arguments: list[str]) -> None:
+    """A run's student as a file for production."""
+    tyro.cli(_export, args=arguments, prog="limbeck export")
+
+
+def _export(
+    run: tyro.conf.Positional[Path],
+    file: tyro.conf.Positional[Path],
+    /,
+    check: bool = False,
+    weights: Literal["best", "last"] = "best",
+    data: str | None = None,
+    images: int = 256,
+    batch: int | None = None,
+    size: tuple[int, int] | None = None,
+    half: bool = False,
+    int8: bool = False,
+    max_loss: float | None = None,
+) -> None:
+    """Export the student of a run: its normalisation inside, RGB images in [0, 1] as input.
+
+    The file is compared with the student on the run's validation images: the outputs, at several numbers of images and
+    sizes, and the metric. Where they differ, no file is written.
+
+    Args:
+        run: Folder of a run.
+        file: What is written, .onnx or .pt2 (of torch.export).
+        check: Write nothing, but check a file that was written before.
+        weights: The student that was the best, or as it was at the end.
+        data: Data as for limbeck train; by default those of the run.
+        images: Validation images on which the metric is compared, evenly spread.
+        batch: Fix the number of images to this; by default any may be given.
+        size: Fix height and width, in pixels; by default those of a classifier are, and others take any.
+        half: Compute in float16 (.onnx only).
+        int8: Compute convolutions and products in int8, with ranges from training images (.onnx only).
+        max_loss: What the metric may lose; by default 0.001, or 0.01 with --half and --int8.
+    """
+    folder = RunFolder(run)
+    student = _student(folder, weights)
+    precision = _precision(half, int8, kind_of(file))
+    for name, value in (("images", images), ("batch", batch), *(("size", side) for side in size or ())):
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} is {value}; it is 1 or more")
+    card = folder.card()
+    kind = task_kind(card["task"])
+    model = kind.build(str(student), [])
+    model.module.eval()
+    deployed = _sized(kind.deploy(model), size)
+    about = _about(card, student, deployed, batch, precision)
+    comparison = Comparison(model, deployed, _validation(folder, card, data, images), max_loss)
+    if check:
+        run_file, stored = read(file)
+        _check_same(file, stored, about)
+        comparison.sized(stored["size"]).check(run_file, stored["batch"], stored["precision"])
+    else:
+        _write(file, deployed, about, comparison)
+        print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB, {about['input']}")
+
+
+def _write(file: Path, deployed: Deployed, about: Card, comparison: Comparison) -> None:
+    """Write a file, under a temporary name until it was compared.
+
+    Raises:
+        ValueError: It gives something else than the student, and is not written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.stem}.part{file.suffix}")
+    try:
+        write(program_of(deployed, about["batch"]), deployed, about, temporary)
+        if about["precision"] != "fp32":
+            from limbeck.export.precision import to_half, to_int8
+
+            images = comparison.calibration(CALIBRATED_ON)
+            lower = to_half(temporary) if about["precision"] == "fp16" else to_int8(temporary, images)
+            write_onnx(lower, about, temporary)
+        comparison.check(read(temporary)[0], about["batch"], about["precision"])
+        temporary.replace(file)
+    except ValueError as error:
+        raise ValueError(f"{file} was not written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _precision(half: bool, int8: bool, ending: str) -> Precision:
+    if half and int8:
+        raise ValueError("--half and --int8 are two precisions; pass one of them")
+    if (half or int8) and ending != ".onnx":
+        raise ValueError(f"--half and --int8 are of .onnx; a {ending} is in float32")
+    return "fp16" if half else "int8" if int8 else "fp32"
+
+
+def _student(run: RunFolder, weights: str) -> Path:
+    """The file of a run's student."""
+    if not run.has_student():
+        raise ValueError(f"{run} has no student: name the folder of a run of limbeck")
+    if weights == "last" and not run.is_finished():
+        raise ValueError(f"{run} is not finished, so it has no last student; leave out --weights last")
+    return run.last_student if weights == "last" else run.student
+
+
+def _sized(deployed: Deployed, size: tuple[int, int] | None) -> Deployed:
+    if size is None or size == deployed.size:
+        return deployed
+    if deployed.size is not None:
+        own = "{} {}".format(*deployed.size)
+        raise ValueError(f"--size is {size[0]} {size[1]}, the student takes images of {own} alone; leave it out")
+    return replace(deployed, size=size)
+
+
+def _about(card: Mapping[str, Any], student: Path, deployed: Deployed, batch: int | None, precision: str) -> Card:
+    """What a program that runs the file must know; of some tasks more."""
+    return {
+        **{name: card[name] for name in OF_CARD if card.get(name) is not None},
+        "input": "images (B, 3, H, W) float32, RGB in [0, 1]",
+        "outputs": list(deployed.outputs),
+        "size": deployed.size,
+        "batch": batch,
+        "precision": precision,
+        "version": version("limbeck"),
+        "student": student.name,
+        "sha256": hashlib.sha256(student.read_bytes()).hexdigest(),
+        **deployed.about,
+    }
+
+
+def _check_same(file: Path, stored: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Refuse a file of another student, or one that says of itself what is not so."""
+    if stored["sha256"] != about["sha256"]:
+        raise ValueError(
+            f"{file} was exported from another student (sha256 {stored['sha256'][:12]}..., this one's is "
+            f"{about['sha256'][:12]}...); name its run, and --weights last where it was the last"
+        )
+    plain = json.loads(json.dumps(about))  # of tuples, lists
+    for name in plain.keys() - {"batch", "precision", "size", "version"}:
+        if stored.get(name) != plain[name]:
+            raise ValueError(f"{file} says {stored.get(name)!r} of {name}, the run {plain[name]!r}; export it again")
+
+
+def _validation(run: RunFolder, card: Mapping[str, Any], data: str | None, images: int) -> Validation:
+    """Validation images of a run, no more than so many."""
+    given = run.read_record()["arguments"] if run.record.is_file() else {}  # else Python made it
+    held_out = {name: option(given, name) for name in ("val_data", "split")} if data is None else {}
+    data = data or option(given, "data")
+    if data is None:
+        raise ValueError(f"{run} does not say where its data lie, with which the file is compared; pass --data")
+    validation = task_kind(card["task"]).validation(data, {**card, **held_out}, 1)
+    validation.thin(images)
+    return validation

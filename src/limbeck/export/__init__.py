@@ -1,0 +1,1 @@
+"""A student as other programs run it: exported, checked against the run, and written."""

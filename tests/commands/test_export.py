@@ -1,0 +1,123 @@
+import json
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from PIL import Image
+
+from limbeck.cli import main
+from limbeck.tasks import task_kind
+from limbeck.training.record import save_student
+from tests.runs import mistake
+
+CLASSES = ["dark", "light"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of a classifier, and ten images of each class, in folders whose names have spaces."""
+    folder = tmp_path_factory.mktemp("a run")
+    for part in ("train", "val"):
+        for label, shade in zip(CLASSES, (40, 200), strict=True):
+            (folder / "data" / part / label).mkdir(parents=True)
+            for number in range(5):
+                noise = Image.effect_noise((32, 32), 30).point(lambda value, shade=shade: value // 2 + shade // 2)
+                noise.convert("RGB").save(folder / "data" / part / label / f"{number}.png")
+    torch.manual_seed(0)
+    card = {"task": "classification", "model": "timm:test_resnet", "classes": CLASSES, "size": 32, "load_size": 32}
+    card |= {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3], "data_seed": 0}
+    module = task_kind("classification").build("timm:test_resnet", CLASSES, 32).module
+    for name in ("student", "student-last"):
+        torch.nn.init.normal_(module.get_classifier().weight)
+        save_student(module, folder / "run" / f"{name}.safetensors", card)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(folder):
+    main(["export", str(folder / "run"), str(folder / "student.onnx"), "--data", str(folder / "data")])
+    return folder / "student.onnx"
+
+
+def arguments(folder, file, *more):
+    return ["export", str(folder / "run"), str(file), "--data", str(folder / "data"), *more]
+
+
+def test_the_file_takes_rgb_in_0_to_1_and_says_of_itself_what_a_program_must_know(folder, exported):
+    session = onnxruntime.InferenceSession(str(exported))
+    assert session.get_inputs()[0].shape == ["batch", 3, 32, 32]
+    card = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert card["classes"] == CLASSES
+    assert (card["mean"], card["std"]) == ([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
+    assert (card["size"], card["outputs"], card["precision"]) == ([32, 32], ["logits"], "fp32")
+    model = task_kind("classification").build(str(folder / "run"), [])
+    images = torch.rand(4, 3, 32, 32)
+    mean, std = (torch.tensor(card[name]).view(3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        expected = model.module.eval()((images - mean) / std)
+    given = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_in_which_one_weight_was_changed_fails_parity(folder, exported, tmp_path, capsys):
+    main(arguments(folder, exported, "--check"))
+    shown = capsys.readouterr().out
+    assert "logits: largest difference" in shown
+    assert "top1 on 10 validation images" in shown
+    model = onnx.load(exported)
+    tensor = max(model.graph.initializer, key=lambda each: len(each.dims) * 1000 + each.dims[0])
+    changed = numpy_helper.to_array(tensor).copy()
+    changed.flat[0] += 1
+    tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
+    onnx.save(model, tmp_path / "tampered.onnx")
+    assert "logits: largest difference" in mistake(arguments(folder, tmp_path / "tampered.onnx", "--check"), capsys)
+
+
+def test_a_file_of_another_student_is_told(folder, exported, capsys):
+    said = mistake(arguments(folder, exported, "--check", "--weights", "last"), capsys)
+    assert "was exported from another student" in said
+
+
+def test_what_loses_too_much_is_not_written(folder, tmp_path, capsys):
+    file = tmp_path / "out" / "student.onnx"
+    assert "was not written" in mistake(arguments(folder, file, "--max-loss", "-0.1"), capsys)
+    assert not list(file.parent.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--half", "--int8"])
+def test_lower_precision_is_judged_by_the_metric(folder, option, tmp_path, capsys):
+    file = tmp_path / "student.onnx"
+    main(arguments(folder, file, option, "--max-loss", "0.3"))
+    assert "top1 on 10 validation images" in capsys.readouterr().out
+    kinds = {tensor.data_type for tensor in onnx.load(file).graph.initializer}
+    assert {"--half": onnx.TensorProto.FLOAT16, "--int8": onnx.TensorProto.INT8}[option] in kinds
+    main(arguments(folder, file, "--check", "--max-loss", "0.3"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_pt2_runs_in_torch_alone(folder, tmp_path, capsys):
+    file = tmp_path / "student.pt2"
+    main(arguments(folder, file))
+    assert "logits: largest difference" in capsys.readouterr().out
+    extra = {"limbeck.json": ""}
+    program = torch.export.load(file, extra_files=extra)
+    assert json.loads(extra["limbeck.json"])["classes"] == CLASSES
+    assert program.module()(torch.rand(5, 3, 32, 32))[0].shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("student.xml", [], "OpenVINO's files are not written; write an .onnx"),
+        ("student.pth", [], "should end with .onnx or .pt2"),
+        ("student.pt2", ["--half"], "--half and --int8 are of .onnx; a .pt2 is in float32"),
+        ("student.onnx", ["--half", "--int8"], "pass one of them"),
+        ("student.onnx", ["--images", "0"], "--images is 0; it is 1 or more"),
+        ("student.onnx", ["--size", "64", "64"], "the student takes images of 32 32 alone; leave it out"),
+        ("nothing.onnx", ["--check"], "no file"),
+    ],
+)
+def test_what_cannot_be_exported_says_what_to_write(folder, tmp_path, capsys, name, more, said):
+    assert said in mistake(arguments(folder, tmp_path / name, *more), capsys)
