@@ -54,6 +54,7 @@ def test_a_run_predicts_the_images_of_a_folder_in_their_own_pixels(run, photos, 
     prediction = model.predict(photos / "a.png")
     expected = {"image": str(photos / "a.png"), **model.describe(prediction)}
     assert answers["a"] == json.loads(json.dumps(expected))
+    assert (tmp_path / "out" / "pictures" / "classes.png").exists() == ("mask" in prediction)
     if "mask" in prediction:
         with Image.open(tmp_path / "out" / "masks" / "a.png") as mask:
             assert mask.size == (90, 70)

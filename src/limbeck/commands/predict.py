@@ -16,6 +16,7 @@ from limbeck.data.problems import OnBadData
 from limbeck.data.progress import track
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import task_kind
+from limbeck.tasks.pictures import legend
 from limbeck.tasks.predictor import Predictor
 
 
@@ -49,7 +50,7 @@ def _predict(
 
     Writes predictions.json (the likeliest classes; each class's share of the pixels; objects with boxes in pixels),
     index masks as masks/NAME.png or the mask of each object as masks/NAME-NNN.png, and each image with what was
-    predicted drawn on it as pictures/NAME.png.
+    predicted drawn on it as pictures/NAME.png; where colours tell the classes, pictures/classes.png tells the colours.
 
     Args:
         run: Folder of a run.
@@ -81,6 +82,8 @@ def _predict(
         raise ValueError(f"none of the {len(files)} images could be read")
     out.mkdir(parents=True, exist_ok=True)
     (out / "predictions.json").write_text(json.dumps(answers, indent=1))
+    if pictures and predictor.tells_by_colour:
+        legend(predictor.classes).save(out / "pictures" / "classes.png")
     left_out = f", {skipped} left out that cannot be read" if skipped else ""
     print(f"{len(answers)} images{left_out}: {out / 'predictions.json'}")
 

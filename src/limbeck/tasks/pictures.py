@@ -79,6 +79,7 @@ def side_by_side(panels: Panels) -> Image.Image:
 
 
 def legend(classes: list[str]) -> Image.Image:
+    """The colours of classes, each beside its name."""
     sheet = Image.new("RGB", (240, TITLE * len(classes)), "white")
     draw = ImageDraw.Draw(sheet)
     for index, (name, colour) in enumerate(zip(classes, colours(len(classes)), strict=True)):

@@ -26,6 +26,7 @@ class Predictor(Protocol):
     """
 
     classes: list[str]
+    tells_by_colour: bool  # whether what it draws needs a legend
 
     def predict(self, image: Picture) -> dict[str, Tensor]: ...
 

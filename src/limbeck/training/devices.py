@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -22,8 +23,27 @@ def make_accelerator(budget: Budget, run: Path, options: RunOptions) -> Accelera
     if options.device is not None:
         cpu = choose(options.device, alone=alone).type == "cpu"
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False  # resume is to be exact
+    if not alone and restarts() and not dist.is_initialized():
+        rejoin("cpu" if cpu else torch.accelerator.current_accelerator().type)  # type: ignore[union-attr]
     precision = "no" if budget.precision == "fp32" else budget.precision
     return Accelerator(cpu=cpu, mixed_precision=precision, log_with=options.tracker, project_dir=run)
+
+
+def restarts() -> int:
+    """How often torchrun has started these processes again, under ``--max-restarts``."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def rejoin(device: str) -> None:
+    """Make the process group of processes that were started again.
+
+    torchrun's default rendezvous keeps its store, and with it the addresses of the processes that are gone, where the
+    new ones would look for each other ("connection refused"). So each start has a part of the store to itself.
+    """
+    store, rank, processes = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"restart-{restarts()}", store)
+    backend = dist.get_default_backend_for_device(device)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=processes)
 
 
 def choose(name: str, *, alone: bool) -> torch.device:

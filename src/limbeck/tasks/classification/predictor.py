@@ -24,6 +24,8 @@ SHOWN = 5  # classes of which the probability is told
 class ImagePredictor:
     """A classifier that takes images of any size, as it was validated: the middle square of each."""
 
+    tells_by_colour = False
+
     def __init__(self, model: Model):
         self.module, self.classes = on_device(model.module.eval()), model.classes
         self.crop = v2.Compose(plain(model.card["load_size"]))

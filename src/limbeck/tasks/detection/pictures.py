@@ -28,7 +28,7 @@ def sheets(
         outlines = drawn(annotated, torch.ones_like(annotated.crowd)).bool() if annotated.outlines else None
         panels = {
             "image": image,
-            "truth": outlined(image, annotated.boxes, annotated.labels, len(objects.classes), outlines),
+            "truth": outlined(image, annotated.boxes, annotated.labels, objects.classes, outlines),
         }
         for title, model in models.items():
             device = next(model.module.parameters()).device
@@ -38,7 +38,7 @@ def sheets(
             found = {name: value[kept].cpu() for name, value in found.items()}
             boxes = in_pixels_of(annotated.size, seen.shape[1:], found["boxes"])
             masks = masks_at(annotated.size, found["masks"]) if "masks" in found else None
-            panels[title] = outlined(image, boxes, found["labels"] - 1, len(objects.classes), masks)
+            panels[title] = outlined(image, boxes, found["labels"] - 1, objects.classes, masks, found["scores"])
         yield annotated.path.stem, panels
 
 
@@ -47,17 +47,28 @@ def batch_panels(data: TrainObjects, keys: Sequence[Key]) -> Iterator[tuple[str,
     for key in keys:
         sample = data[key]
         masks = sample["masks"].bool() if "masks" in sample else None
-        panel = outlined(sample["image"], sample["boxes"], sample["labels"], len(data.objects.classes), masks)
+        panel = outlined(sample["image"], sample["boxes"], sample["labels"], data.objects.classes, masks)
         yield data.objects.images[sample["index"]].path.stem, panel
 
 
-def outlined(image: Tensor, boxes: Tensor, labels: Tensor, classes: int, masks: Tensor | None) -> Tensor:
-    """An image (3, H, W) uint8 with boxes (n, 4), and masks (n, H, W), in the colours of their classes."""
+def outlined(
+    image: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    masks: Tensor | None,
+    scores: Tensor | None = None,
+) -> Tensor:
+    """An image (3, H, W) uint8 with boxes (n, 4), and masks (n, H, W), in the colours of their classes, and named."""
     if not len(boxes):
         return image
-    palette = colours(classes)
+    palette, named = colours(len(classes)), [classes[label] for label in labels.tolist()]
+    if scores is not None:
+        named = [f"{name} {score:.2f}" for name, score in zip(named, scores.tolist(), strict=True)]
     chosen = [palette[label] for label in labels.tolist()]
     if masks is not None:
         image = draw_segmentation_masks(image, masks, alpha=0.5, colors=chosen)
-    framed: Tensor = draw_bounding_boxes(image, boxes, colors=chosen, width=2)
+    framed: Tensor = draw_bounding_boxes(
+        image, boxes, named, chosen, width=2, label_colors="black", label_background_colors=chosen, fill_labels=True
+    )
     return framed

@@ -23,6 +23,8 @@ SCORE = 0.3  # of the least certain object that is drawn
 class ObjectPredictor:
     """A detector that sees images at the size at which it was validated, and answers in their own pixels."""
 
+    tells_by_colour = False
+
     def __init__(self, model: Model):
         self.module, self.classes = on_device(model.module.eval()), model.classes
         self.resize = resize_to(model.card["short_side"], model.card["long_side"])
@@ -47,8 +49,10 @@ class ObjectPredictor:
 
     def draw(self, image: Tensor, prediction: Mapping[str, Tensor]) -> Tensor:
         kept = prediction["scores"] >= SCORE
-        masks = prediction["masks"][kept] if "masks" in prediction else None
-        return outlined(image, prediction["boxes"][kept], prediction["labels"][kept], len(self.classes), masks)
+        shown = {name: value[kept] for name, value in prediction.items()}
+        return outlined(
+            image, shown["boxes"], shown["labels"], self.classes, shown.get("masks"), scores=shown["scores"]
+        )
 
     def write(self, name: str, prediction: Mapping[str, Tensor], folder: Path) -> None:
         """A PNG for each mask of an object, by its place in the json."""

@@ -21,6 +21,8 @@ from limbeck.tasks.semantic.task import predict
 class MaskPredictor:
     """A segmenter that sees images at the size at which it was validated, and answers at their own."""
 
+    tells_by_colour = True
+
     def __init__(self, model: Model):
         self.module, self.inputs, self.classes = on_device(model.module.eval()), model.inputs, model.classes
         self.resize = v2.Resize(model.card["short_side"], antialias=True)
