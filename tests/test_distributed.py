@@ -4,16 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import time
 from math import exp
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
 
 from limbeck.cli import main as limbeck
 from limbeck.core.auto_weight import RATE, RATIO
+from tests.places import ROOT
 
 MODELS = """
 from torch import nn
@@ -141,3 +144,19 @@ def test_accumulated_micro_batches_train_as_one_batch_with_unlabelled_images(
         run = tmp_path / accumulate
         limbeck([*distill, "--labels", "300", "--accumulate", accumulate, "--out", str(run)])
     assert_same_run(tmp_path / "1", tmp_path / "2")
+
+
+def test_processes_that_are_started_again_do_not_look_for_those_that_are_gone(tmp_path):
+    """With the store of torchrun's default rendezvous, which outlives its processes."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "CUDA_VISIBLE_DEVICES": ""}
+    for restart in ("0", "1"):
+        processes = []
+        for rank in ("0", "1"):
+            environment = {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}
+            environment["TORCHELASTIC_RESTART_COUNT"] = restart
+            command = [sys.executable, str(ROOT / "tests" / "scripts" / "rejoin.py"), str(tmp_path)]
+            processes.append(subprocess.Popen(command, env=environment))
+            time.sleep(3 * (restart == "1"))  # what the first would find is what the last ones left
+        assert [process.wait(timeout=120) for process in processes] == [0, 0]

@@ -15,9 +15,9 @@ from limbeck.models.files import function_in
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import TASKS, task_kind
 from limbeck.tasks.first_batch import write_first_batch
+from limbeck.training.devices import restarts
 from limbeck.training.loop import train as train_recipe
 from limbeck.training.ranges import check_ranges
-from limbeck.training.training import is_restarted
 
 
 def distill(arguments: list[str]) -> None:
@@ -41,7 +41,7 @@ def _run(command: str, words: list[str]) -> None:
     parsed = parse(make, f"limbeck {command} {name}", rest)
     check_ranges({**parsed.recipe, "options": parsed.options})
     folder, options = RunFolder(parsed.out), parsed.options
-    if folder.has_run() and not (options.resume or options.overwrite or is_restarted()):
+    if folder.has_run() and not (options.resume or options.overwrite or restarts()):
         raise ValueError(f"{folder} holds a run already; go on with --resume, --overwrite it, or choose another --out")
     plain = {key: vars(value) if dataclasses.is_dataclass(value) else value for key, value in parsed.recipe.items()}
     record = {

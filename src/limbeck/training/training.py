@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from limbeck.training.advice import advise_on_teacher
 from limbeck.training.build import build, has_unused
 from limbeck.training.by_class import found_by
 from limbeck.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from limbeck.training.devices import restarts
 from limbeck.training.display import Display
 from limbeck.training.findings import Findings
 from limbeck.training.fine_tuning import describe, freeze
@@ -47,7 +47,7 @@ class Training:
             freeze(recipe.student, recipe.loaded)
         for note in [*recipe.notes, *describe(recipe.student, recipe.loaded, recipe.budget)]:
             display.say(note)
-        resume = options.resume or is_restarted()
+        resume = options.resume or bool(restarts())
         if folder.has_run() and not (resume or options.overwrite):
             raise ValueError(
                 f"{folder} holds a run already; go on with --resume, --overwrite it, or choose another --out"
@@ -273,8 +273,3 @@ class Training:
         if self.accelerator.is_main_process:
             log(self.folder.log, kind, self.state.step, self.state.epoch, values)
         self.accelerator.log({f"{kind}/{name}": value for name, value in values.items()}, step=self.state.step)
-
-
-def is_restarted() -> bool:
-    """Whether torchrun starts this process again, after one was lost: the same command, which then goes on."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

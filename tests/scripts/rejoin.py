@@ -1,0 +1,13 @@
+"""A process that finds the others, as a run does, and ends."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from limbeck.training.devices import make_accelerator
+from limbeck.training.options import RunOptions
+from limbeck.training.recipe import Budget
+
+accelerator = make_accelerator(Budget(), Path(sys.argv[1]), RunOptions(device="cpu"))
+assert accelerator.reduce(torch.ones(1)).item() == 2
