@@ -286,3 +286,108 @@ def test_weights_that_are_emptied_and_loaded_find_the_teacher_as_it_was():
     nn.Sequential(distiller).to_empty(device="cpu")
     distiller.load_state_dict(state)
     assert torch.equal(distiller(images()).loss, expected)
+
+
+# --- what a layer returns ---
+
+
+class Refilled(nn.Module):
+    """A body that returns a dictionary, in which the model then puts something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = convnet(4).body
+        self.stem = convnet(4).stem
+        self.maps = Maps()
+
+    def forward(self, x):
+        maps = self.maps(self.body(self.stem(x)))
+        maps["last"] = 10 * maps["last"]
+        return maps["last"].mean((2, 3))
+
+
+class Maps(nn.Module):
+    def forward(self, x):
+        return {"last": x}
+
+
+def test_a_dictionary_is_read_as_the_layer_returned_it():
+    teacher = Refilled()
+    layer = Layer("maps", read=lambda maps: maps["last"])
+    distiller = distiller_of(Match(layer, layer, MSE()), student=copy.deepcopy(teacher), teacher=teacher)
+    assert distiller(images()).loss == 0
+
+
+class Tokens(nn.Module):
+    def __init__(self, batch_first):
+        super().__init__()
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=batch_first)
+        self.batch_first = batch_first
+
+    def forward(self, tokens):
+        return self.block(tokens if self.batch_first else tokens.transpose(0, 1)).mean(int(self.batch_first))
+
+
+def test_tokens_with_the_batch_second_are_refused_with_how_to_read_them():
+    tokens = torch.randn(4, 10, 8)
+    with pytest.raises(ValueError, match=r"gives \(10, 4, 8\) for 4 images, so with the batch second"):
+        distiller_of(Match("block", "block", MSE()), student=Tokens(False), teacher=Tokens(False), example=tokens)
+    turned = Layer("block", read=lambda output: output.transpose(0, 1))
+    distiller_of(Match("block", turned, MSE()), student=Tokens(True), teacher=Tokens(False), example=tokens)
+
+
+# --- gradients ---
+
+
+def test_gradients_of_gradients_are_refused_unless_the_match_is_coupled():
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4))
+    teacher, x = nn.Linear(3, 4), torch.randn(6, 3, requires_grad=True)
+    match, coupled = (Match("", "", MSE(), projector=conv1x1, weight=3.0, coupled=coupled) for coupled in (False, True))
+    with pytest.raises(RuntimeError, match="pass coupled=True"):
+        torch.autograd.grad(Distiller(student, teacher, [match], example=x)(x).loss, x, create_graph=True)
+    distiller = Distiller(unhook(student), teacher, [coupled], example=x)
+    plain = 3 * nn.functional.mse_loss(coupled.projector(student(x)), teacher(x.detach()))
+    penalties = []
+    for loss in (distiller(x).loss, plain):
+        (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+        penalties.append(torch.autograd.grad(gradient.square().sum(), student[0].weight)[0])
+    torch.testing.assert_close(*penalties)
+
+
+def test_an_automatic_weight_is_found_in_double_precision():
+    distiller = distiller_of(
+        Match("body", "body", ChannelTransform(), weight="auto"),
+        student=convnet(4).double(),
+        teacher=convnet(8, seed=1).double(),
+        example=images().double(),
+    )
+    for _ in range(3):
+        out = distiller(images().double())
+        (out.output.square().mean() + out.loss).backward()
+    assert distiller.matches[0].weight > 0
+
+
+@pytest.mark.parametrize("weight", [0.0, lambda progress: 1.0 if progress > 0.5 else 0.0])
+def test_a_frozen_student_is_no_mistake_while_the_weight_is_zero(weight):
+    student = convnet(4)
+    distiller = distiller_of(Match("body", "body", ChannelTransform(), weight=weight), student=student)
+    student[:4].requires_grad_(False)
+    distiller.set_progress(0.0)
+    assert distiller(images()).loss == 0
+    if callable(weight):
+        distiller.set_progress(1.0)
+        with pytest.raises(RuntimeError, match="has no gradient"):
+            distiller(images())
+
+
+def test_another_teacher_needs_another_distiller():
+    distiller = distiller_of()
+    with pytest.raises(AttributeError, match="make another Distiller for another teacher"):
+        distiller.teacher = convnet(8)
+
+
+def test_norms_that_do_not_know_their_channels_yet_are_built_by_the_example():
+    student = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.ReLU())
+    distiller = distiller_of(Match("2", "body", ChannelTransform()), student=student)
+    assert distiller(images()).loss > 0

@@ -142,3 +142,12 @@ def test_margin_of_ofd(mean, deviation, margin):
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([deviation, -deviation]))  # its sign changes nothing
     assert margin_of(norm).flatten().tolist() == pytest.approx([margin] * 2, abs=1e-6)
+
+
+def test_a_position_without_a_direction_gets_no_gradient():
+    student, teacher = torch.randn(2, 4, 3, 3), torch.rand(2, 5, 3, 3)
+    student[0, :, 1, 1] = 0
+    student.requires_grad_()
+    criteria.CIRKD()(student, teacher).backward()
+    assert not student.grad[0, :, 1, 1].any()
+    assert 0 < student.grad.norm() < 1e3

@@ -24,8 +24,9 @@ class AutoWeight(nn.Module):
     Each of the first ``BATCHES`` training steps is measured, then one in ``EVERY``. The weight is ``share`` times the
     exponential mean of the quotients of the two norms, in logarithms, with rate ``RATE``, and the plain mean of the
     first few. It counts from the second step on; in the first it is 0. Of the task's gradient everything counts that
-    comes to the layer beside the criteria whose weight is ``"auto"``. A factor on the whole loss, such as loss scaling,
-    cancels. What is not finite is left out, and so is a batch that gives the task no gradient, as one without labels.
+    comes to the layer beside the automatic criteria at this layer; what those at later layers bring is in it. A factor
+    on the whole loss, such as loss scaling, cancels. What is not finite is left out, and so is a batch that gives the
+    task no gradient, as one without labels.
 
     Bounds: the weight never falls below ``FALL`` times the largest that it has been since it was settled, so that a
     task which is learnt by heart does not silence the teacher. A criterion's gradient counts as no less than ``FLOOR *
@@ -102,7 +103,8 @@ class AutoWeight(nn.Module):
         if self._unsettled > 4 * BATCHES and self.state[1] == 0:
             raise RuntimeError(
                 f"weight='auto' of {name} saw no usable gradient in {4 * BATCHES} batches; add the distiller's .loss "
-                "to a loss of the task's that you call backward() on, or pass a number"
+                "to a loss of the task's, call backward() on the sum, and match the module that makes the tensor where "
+                "a layer returns it in an object; or pass a number"
             )
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from limbeck.core.criterion import Feature
 from limbeck.core.match import Match
@@ -53,7 +54,7 @@ def unfreezing(model: nn.Module) -> Callable[[], None]:
 @contextmanager
 def keeping_buffers(model: nn.Module) -> Iterator[None]:
     """Have what a model learns in its buffers undone afterwards, as the statistics of batch norms in training mode."""
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers() if not is_lazy(buffer)]
     try:
         yield
     finally:

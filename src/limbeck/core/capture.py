@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from limbeck.core.modules import find
 
@@ -114,7 +114,9 @@ class Capture:
         # A compiled graph changes nothing in place that it gives out. An exception would break it, where dead-code
         # elimination drops the unused tail anyway.
         compiling = torch.compiler.is_compiling()
-        outputs[layer] = output, [] if compiling else _versions(output)
+        # Lists and dictionaries are copied: a later module may put something else into them.
+        kept = output if isinstance(output, Tensor) else tree_map(lambda leaf: leaf, output)
+        outputs[layer] = kept, [] if compiling else _versions(output)
         if self.truncate and len(outputs) == len(self.layers) and not compiling:
             raise _Complete
 

@@ -17,7 +17,7 @@ from limbeck.core.building import build_match, keeping_buffers, unfreezing
 from limbeck.core.capture import Capture
 from limbeck.core.checks import check_gradients, check_models, check_prepared
 from limbeck.core.features import gather
-from limbeck.core.layout import check_layout
+from limbeck.core.layout import check_batch_first, check_layout
 from limbeck.core.match import Match
 from limbeck.core.matches import share_ratio, tell_apart
 from limbeck.core.measurement import Measurement
@@ -119,6 +119,8 @@ class Distiller(nn.Module):
         if name == "student" and "_call_student" in self.__dict__:  # another student, or the same one compiled
             before, self._call_student = self._call_student, Capture(value, self._call_student.layers)
             before.remove()
+        if name == "teacher" and "teacher" in self._modules:
+            raise AttributeError("a Distiller's teacher stays the same; make another Distiller for another teacher")
         super().__setattr__(name, value)
 
     def forward(self, *args: Any, truth: Any = None, teacher_inputs: Example | None = None, **kwargs: Any) -> Distilled:
@@ -177,7 +179,9 @@ class Distiller(nn.Module):
         teacher = self.teacher(*args, **kwargs) if teacher_inputs is None else call(self.teacher, teacher_inputs)
         output, student = self._call_student(*args, **kwargs)
         if self.training and torch.is_grad_enabled():
-            check_gradients(student)
+            check_gradients(
+                {layer: student[layer] for match in self.matches if not match.idle for layer in match.student}
+            )
         returned = self._call_student.returned
         measurement = Measurement()
         losses = {}
@@ -205,8 +209,10 @@ class Distiller(nn.Module):
             teacher = call(self.teacher, example if teacher_inputs is None else teacher_inputs)
             for layer, feature in student.items():
                 check_layout(self.student, layer, feature)
+                check_batch_first(self.student, layer, feature, example)
             for layer, feature in teacher.items():
                 check_layout(self.teacher.model, layer, feature)
+                check_batch_first(self.teacher.model, layer, feature, teacher_inputs or example)
             for match in self.matches:
                 build_match(match, gather(student, match.student), gather(teacher, match.teacher), truth)
 

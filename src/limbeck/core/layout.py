@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from limbeck.core.capture import Layer
-from limbeck.core.modules import find
+from limbeck.core.modules import Example, find
 
 IN_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)  # modules that give channels as the last dimension
 IN_SECOND = {  # and those that give them as the second, by number of dimensions
@@ -39,6 +39,19 @@ def check_layout(model: nn.Module, layer: Layer, feature: Tensor) -> None:
         raise ValueError(
             f"layer {layer} of {type(model).__name__} gives {tuple(feature.shape)}, which looks as if it were kept as "
             f"{kept}; pass Layer({own}, read={read}), or if it is {wanted}, Layer({own}, read=lambda output: output)"
+        )
+
+
+def check_batch_first(model: nn.Module, layer: Layer, feature: Tensor, example: Example) -> None:
+    """Refuse a feature (N, B, D) of B images, as torch's transformers give it where nobody has said ``batch_first``."""
+    images = example[0] if isinstance(example, tuple) and example else example
+    if not isinstance(images, Tensor) or images.ndim < 2 or feature.ndim != 3:
+        return
+    first, second = feature.shape[:2]
+    if first != len(images) == second > 1:
+        raise ValueError(
+            f"layer {layer} of {type(model).__name__} gives {tuple(feature.shape)} for {len(images)} images, so with "
+            f"the batch second; pass Layer({layer.path!r}, read=lambda output: output.transpose(0, 1))"
         )
 
 

@@ -18,7 +18,7 @@ from limbeck.core.capture import Layer
 from limbeck.core.checks import check_batch, check_criterion, check_projector, check_shapes, check_weight
 from limbeck.core.criterion import Criterion, Feature, declared_by, name_of
 from limbeck.core.features import as_layers, each_of, first_of, gather, names_of
-from limbeck.core.measurement import Measurement
+from limbeck.core.measurement import Measurement, norm
 from limbeck.core.modules import evaluating
 from limbeck.core.pace import ScaledGradient, WeightedValue
 from limbeck.core.precision import as_weights, exact
@@ -52,8 +52,9 @@ class Match(nn.Module):
     Two gradients: the student gets that of ``weight * criterion``, which is also the value that is reported. The
     weights of projector and criterion get that of ``criterion / value(0)``, so that they learn at the optimizer's pace,
     whatever the weight and the number of positions; ``value(0)`` is what the criterion gives for a student's feature of
-    zeros, on the example: of a sum or mean of squares, that of the teacher's feature, which makes it the relative
-    squared error. In the formulas of the papers, which ``coupled=True`` follows, one weight multiplies both.
+    zeros, on the example: of a sum or mean of squares, but for biases, that of the teacher's feature, which makes it
+    the relative squared error. In the formulas of the papers, which ``coupled=True`` follows, one weight multiplies
+    both; only so can the gradients be differentiated again.
 
     Raises:
         TypeError: The criterion or the projector is none.
@@ -87,6 +88,7 @@ class Match(nn.Module):
         self.auto = AutoWeight() if weight == "auto" else None
         self.schedule = weight if callable(weight) else None
         self.constant = float(weight) if isinstance(weight, Real) else None
+        self._known_weight: float | None = self.constant  # on the host; None where it is automatic
         self.register_buffer("scheduled", None if self.schedule is None else torch.zeros(()), persistent=False)
         self.set_progress(0.0)
         self._progress_known = False  # until somebody else tells it
@@ -113,6 +115,11 @@ class Match(nn.Module):
         """Whether the weight is ``"auto"`` and not known yet."""
         return self.weight is None
 
+    @property
+    def idle(self) -> bool:
+        """Whether the weight is 0 now."""
+        return self._known_weight == 0
+
     def set_progress(self, progress: float) -> None:
         """Bring a weight that is a function of progress up to date; others stay as they are."""
         if self.schedule is None:
@@ -121,6 +128,7 @@ class Match(nn.Module):
         if not math.isfinite(weight):
             raise ValueError(f"the weight of {self} is {weight} at progress {progress:.4g}")
         self.scheduled.fill_(weight)
+        self._known_weight = weight
         self._progress_known = True
 
     def build(self, student: Feature, teacher: Feature) -> None:
@@ -173,7 +181,7 @@ class Match(nn.Module):
         value: Tensor = self(gather(features, self.student), teacher, truth)
         weighted: Tensor = WeightedValue.apply(value, weight, pace)
         if weighted.requires_grad:
-            norms = [feature.detach().norm(dtype=torch.float32) for feature in features.values()]
+            norms = [norm(feature.detach()) for feature in features.values()]
             weighted.register_hook(partial(self.auto.add_floor, torch.stack(norms).norm()))  # type: ignore[no-untyped-call]
         return weighted
 

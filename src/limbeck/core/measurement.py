@@ -61,7 +61,7 @@ class _Source:
 
     @torch.no_grad()
     def take(self, sums: Tensor, unit: Tensor, gradient: Tensor, scaled: Tensor) -> None:
-        sums[1] += (gradient.norm(dtype=torch.float32) * unit).square()
+        sums[1] += (norm(gradient) * unit).square()
         self._taken.append((sums, scaled))
 
     @torch.no_grad()
@@ -72,9 +72,15 @@ class _Source:
         rest = gradient
         for _, part in taken:
             rest = rest - part
-        square = rest.norm(dtype=torch.float32).square()
+        square = norm(rest).square()
         for sums in {id(sums): sums for sums, _ in taken}.values():
             sums[0] += square
+
+
+def norm(tensor: Tensor) -> Tensor:
+    """Norm of all elements, in float32 at least: squares have no place in half precision."""
+    value: Tensor = tensor.norm(dtype=torch.promote_types(tensor.dtype, torch.float32))
+    return value
 
 
 class _Mark(torch.autograd.Function):

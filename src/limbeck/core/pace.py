@@ -28,7 +28,10 @@ class ScaledGradient(torch.autograd.Function):
 
 
 class WeightedValue(torch.autograd.Function):
-    """``apply(value, weight, pace)``: the value times the weight; its gradient is multiplied by the pace instead."""
+    """``apply(value, weight, pace)``: the value times the weight; its gradient is multiplied by the pace instead.
+
+    Once: a gradient of this gradient would be scaled by ``ScaledGradient`` a second time.
+    """
 
     generate_vmap_rule = True
 
@@ -42,5 +45,10 @@ class WeightedValue(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        again = torch.is_grad_enabled() and not torch.compiler.is_compiling()  # create_graph
+        if again and torch._C._functorch.peek_interpreter_stack() is None:
+            raise RuntimeError(
+                "the two gradients of a Match cannot be differentiated again (create_graph=True); pass coupled=True"
+            )
         (pace,) = ctx.saved_tensors
         return gradient * pace, None, None

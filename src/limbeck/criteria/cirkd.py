@@ -34,7 +34,7 @@ class CIRKD(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = (
-            nn.functional.normalize(feature.flatten(2), dim=1)
+            nn.functional.normalize(_without_zeros(feature.flatten(2)), dim=1)
             for feature in as_maps(self, student, teacher, channels=False)
         )  # (B, C, positions)
         compare = self._compare if torch.compiler.is_compiling() else self._compare_again
@@ -52,3 +52,8 @@ class CIRKD(nn.Module):
             torch.einsum("cp,bcq->pbq", feature[image], feature) / self.temperature for feature in (student, teacher)
         )
         return divergence(of_student, of_teacher, 1).mean()
+
+
+def _without_zeros(feature: Tensor) -> Tensor:
+    """The feature (B, C, positions); what is 0 in all channels has no direction, and so no gradient."""
+    return torch.where((feature != 0).any(1, keepdim=True), feature, feature.detach())

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Budget
@@ -40,8 +42,8 @@ def rejoin(device: str) -> None:
     torchrun's default rendezvous keeps its store, and with it the addresses of the processes that are gone, where the
     new ones would look for each other ("connection refused"). So each start has a part of the store to itself.
     """
-    store, rank, processes = next(dist.rendezvous("env://"))
-    store = dist.PrefixStore(f"restart-{restarts()}", store)
+    store, rank, processes = next(rendezvous("env://"))
+    store = PrefixStore(f"restart-{restarts()}", store)
     backend = dist.get_default_backend_for_device(device)
     dist.init_process_group(backend, store=store, rank=rank, world_size=processes)
 
