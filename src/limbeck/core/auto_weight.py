@@ -103,8 +103,8 @@ class AutoWeight(nn.Module):
         if self._unsettled > 4 * BATCHES and self.state[1] == 0:
             raise RuntimeError(
                 f"weight='auto' of {name} saw no usable gradient in {4 * BATCHES} batches; add the distiller's .loss "
-                "to a loss of the task's, call backward() on the sum, and match the module that makes the tensor where "
-                "a layer returns it in an object; or pass a number"
+                "to a loss of the task's that you call backward() on, match the module that makes the tensor where a "
+                "layer returns it in an object, or pass a number"
             )
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
