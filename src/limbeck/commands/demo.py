@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 from torch import nn
 
+from limbeck.commands.report import missing, write_report
 from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.classification.recipe import Data
 from limbeck.training.compare import compare, table
@@ -15,6 +16,7 @@ from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Budget, Recipe
 
 LABELS = 50
+SEEDS = range(3)
 STEPS = 540  # of every student
 
 
@@ -40,8 +42,14 @@ def demo(out: Path = Path("runs/demo")) -> None:
     print(f"teacher, which has seen every label: top1 {report.last['top1']:.4f}", flush=True)
     print(f"students have {LABELS} labels; alone sees those images, distilled the other 1,297 too, without labels")
     teacher = str(out / "teacher")
-    arms = compare({"alone": alone, "distilled": lambda seed: distilled(teacher, seed)}, range(3), out)
+    ways = {"alone": alone, "distilled": lambda seed: distilled(teacher, seed)}
+    arms = compare(ways, SEEDS, out)
     print(f"\n{table(arms)}\n\nruns, each with its student.safetensors: {out}/")
+    if lacking := missing():
+        print(f"a page about them needs {', '.join(lacking)}: pip install 'limbeck[report]'")
+    else:
+        runs = [out / f"{name}-{seed}" for name in ways for seed in SEEDS]
+        print(f"a page about them, for a browser: {write_report(runs, out / 'report.html')}")
 
 
 def alone(seed: int) -> Recipe:

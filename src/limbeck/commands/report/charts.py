@@ -9,8 +9,10 @@ import altair as alt
 
 ALONE = "#8b93a1"
 COLOURS = ("#b8562f", "#2f7f86", "#c1962c", "#7d5a8c", "#5f7f3a", "#a63d57")  # copper, as stills are, and others
-DIVERGING = ["#2f7f86", "#f3efe9", "#b8562f"]
+BLANK = "#f3efe9"  # of squares that say nothing; the page replaces it in the dark
+DIVERGING = ["#2f7f86", BLANK, "#b8562f"]
 HEIGHT = 240
+FEW = 4  # steps up to which points are drawn: a line of one step is not seen
 
 Rows = list[dict[str, Any]]
 
@@ -41,10 +43,12 @@ def lines(rows: Rows, colours: list[tuple[str, str]], y: str, *, form: str = "",
     colour = alt.Color("way:N", scale=alt.Scale(domain=list(names), range=list(shades)), legend=None)
     axis = alt.Axis(format=form) if form else alt.Axis()
     x = alt.X("step:Q", title="optimizer step", axis=alt.Axis(format="~s", tickCount=6))
-    scale = alt.Scale(zero=False)
+    scale = alt.Scale(domain=around([row["value"] for row in rows if "value" in row], rule), nice=True)
     base = of(rows).encode(x=x, color=colour)
     tooltip = [alt.Tooltip("way:N"), alt.Tooltip("line:N", title="run"), alt.Tooltip("step:Q", format=",")]
-    single = base.transform_filter("isValid(datum.value)").mark_line(strokeWidth=1, opacity=0.55, clip=True)
+    points = len({row["step"] for row in rows}) < FEW
+    single = base.transform_filter("isValid(datum.value)")
+    single = single.mark_line(strokeWidth=1, opacity=0.55, clip=True, point={"size": 36} if points else False)
     band = base.transform_filter("isValid(datum.low)").mark_area(opacity=0.16, clip=True)
     thick = base.transform_filter("isValid(datum.mean)").mark_line(strokeWidth=2.6, clip=True)
     layers = [
@@ -70,8 +74,10 @@ def gains(rows: Rows, colour: str, x: str) -> Any:
     tooltip = [alt.Tooltip("name:N", title="class"), alt.Tooltip("gain:Q", format="+.2f", title=x)]
     zero = of([{"zero": 0}]).mark_rule(color=ALONE).encode(x="zero:Q")
     spans = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2, color=colour, opacity=0.45)
-    points = base.mark_circle(size=70, color=colour, opacity=1).encode(x=alt.X("gain:Q", title=x), tooltip=tooltip)
-    spans = spans.encode(x=alt.X("low:Q", title=x), x2="high:Q")
+    points = base.mark_circle(size=70, color=colour, opacity=1).encode(
+        x=alt.X("gain:Q", title=x, axis=alt.Axis(tickCount=5)), tooltip=tooltip
+    )
+    spans = spans.encode(x=alt.X("low:Q", title=x, axis=alt.Axis(tickCount=5)), x2="high:Q")
     return sized(alt.layer(zero, spans, points), height=max(60, 22 * len(rows)))
 
 
@@ -102,8 +108,9 @@ def steps_apart(rows: Rows, colour: str, x: str) -> Any:
     y = alt.Y("name:N", title=None, axis=alt.Axis(labelLimit=170, grid=False, ticks=False, domain=False))
     base = of(rows).encode(y=y)
     scale = alt.Scale(domain=[0, 1])
+    few = alt.Axis(tickCount=5)
     bar = base.mark_rule(strokeWidth=2, color=colour, opacity=0.45).encode(
-        x=alt.X("before:Q", title=x, scale=scale), x2="after:Q"
+        x=alt.X("before:Q", title=x, scale=scale, axis=few), x2="after:Q"
     )
     hollow = base.mark_point(size=70, color=ALONE, filled=False, strokeWidth=2).encode(x=alt.X("before:Q", scale=scale))
     full = base.mark_circle(size=80, color=colour, opacity=1).encode(
@@ -122,13 +129,21 @@ def stacked(rows: Rows, colours: list[tuple[str, str]], x: str) -> Any:
         .mark_bar(height=20)
         .encode(
             y=y,
-            x=alt.X("value:Q", title=x),
+            x=alt.X("value:Q", title=x, axis=alt.Axis(tickCount=6)),
             color=alt.Color("part:N", scale=alt.Scale(domain=list(names), range=list(shades)), legend=None),
             order="order:Q",
             tooltip=["way:N", "part:N", alt.Tooltip("value:Q", format=".1f", title=x)],
         ),
         height=max(50, 38 * len({row["way"] for row in rows})),
     )
+
+
+def around(values: list[float], rule: float | None) -> list[float]:
+    """The range of values and of a dashed line, a little wider: an interval of two seeds would dwarf them."""
+    every = [*values, *([] if rule is None else [rule])]
+    low, high = min(every), max(every)
+    margin = 0.08 * (high - low) or abs(high) / 10 or 1.0
+    return [max(low - margin, min(low, 0.0)), high + margin]
 
 
 def of(rows: Rows) -> Any:

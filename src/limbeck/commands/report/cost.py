@@ -39,7 +39,9 @@ def section(comparison: Comparison) -> Section:
     ]
     peaks = [[run.name, *_peak(run)] for run in comparison.runs if run.entries("memory")]
     if peaks:
-        parts.append(Table(["peak memory", "host, MiB", "GPU, MiB"], peaks))
+        has_gpu = any(cells[-1] for cells in peaks)
+        head = ["peak memory of the process", "host, MiB", *["GPU, MiB"] * has_gpu]
+        parts.append(Table(head, [cells[: len(head)] for cells in peaks]))
     about = (
         "Student: forward and backward pass by the task's loss. Teacher: its forward pass. Criteria: they and the "
         "projectors, forwards and backwards. Measured after the first epoch on one batch, without compilation. Waiting "

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from limbeck.commands.report.charts import COLOURS, heatmap, steps_apart
+from limbeck.commands.report.charts import BLANK, COLOURS, heatmap, steps_apart
 from limbeck.commands.report.parts import Chart, Part, Pictures, Section
 from limbeck.commands.report.runs import Comparison, Run
 
@@ -61,7 +61,7 @@ def similarity(comparison: Comparison) -> Section:
                 for (one, other), values in found.items()
                 if when in values
             ]
-            scale = alt.Scale(domain=[0, 1], range=["#f3efe9", COLOURS[0]])
+            scale = alt.Scale(domain=[0, 1], range=[BLANK, COLOURS[0]])
             drawn = heatmap(cells, teachers, students, ("teacher", "student", "linear CKA"), form=".2f", scale=scale)
             if cells:
                 parts.append(Chart(f"{when[0].upper()}{when[1:]} the training", drawn))

@@ -35,12 +35,13 @@ def origin(comparison: Comparison) -> Section:
     for run in comparison.runs:
         record = run.record
         if not record:
-            parts.append(Text("Started by a Python program, which recorded no command.", title=run.name))
             continue
         hashes = [f"# sha256 of {name}: {digest}" for name, digest in record.get("sha256", {}).items()]
         commands = [f"# commit {record.get('commit') or 'unknown'}", *hashes, shlex.join(_command_line(record))]
         commands += [f"# resumed: {shlex.join(each['command_line'])}" for each in record.get("resumed", [])]
         parts.append(Text("\n".join(commands), title=run.name, is_code=True))
+    if unrecorded := [run.name for run in comparison.runs if not run.record]:
+        parts.append(Text(f"Started by a Python program, so without a command: {', '.join(unrecorded)}."))
     used = dict.fromkeys(name for run in comparison.runs for name in run.record.get("uses", []))
     entries, unknown = cited(list(used))
     if unknown:

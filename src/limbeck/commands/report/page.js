@@ -1,12 +1,15 @@
 // Draw every chart in the colours of the page, and again when these change.
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const charts = [...document.querySelectorAll(".chart")].map((place) => ({
-  place, spec: JSON.parse(place.querySelector("script").textContent),
+  place, spec: place.querySelector("script").textContent,
 }));
 
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
 function config() {
-  const style = getComputedStyle(document.documentElement);
-  const [ink, soft, line] = ["--ink", "--soft", "--line"].map((name) => style.getPropertyValue(name).trim());
+  const [ink, soft, line] = ["--ink", "--soft", "--line"].map(colour);
   const font = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
   return {
     background: null,
@@ -26,7 +29,8 @@ function config() {
 async function draw() {
   for (const { place, spec } of charts) {
     try {
-      await vegaEmbed(place, { ...spec, config: config() }, { actions: false, renderer: "svg" });
+      const shown = JSON.parse(spec.replaceAll("#f3efe9", colour("--blank")));
+      await vegaEmbed(place, { ...shown, config: config() }, { actions: false, renderer: "svg" });
       place.dataset.drawn = "yes";
     } catch (error) {
       place.textContent = `This chart could not be drawn: ${error}`;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 
@@ -44,10 +45,16 @@ def page_of(comparison: Comparison) -> str:
         sections=[section(comparison) for section in SECTIONS],
         style=Markup(read("page.css")),
         script=Markup(read("page.js")),
-        bundle=Markup(vl_convert.javascript_bundle(BUNDLE).replace("</script", "<\\/script")),
+        bundle=bundle(),
         version=version("limbeck"),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
+
+
+@cache
+def bundle() -> Markup:
+    """Vega, Vega-Lite and Vega-Embed."""
+    return Markup(vl_convert.javascript_bundle(BUNDLE).replace("</script", "<\\/script"))
 
 
 def read(name: str) -> str:

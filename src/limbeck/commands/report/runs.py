@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -171,15 +172,30 @@ def compared(folders: Iterable[Path]) -> Comparison:
             raise ValueError(f"{path} is no run: it has neither metrics.jsonl nor recipe.json")
         grouped.setdefault(f"{run.stem} {started_with(run)}", []).append(run)
     stems = [runs[0].stem for runs in grouped.values()]
+    names = [
+        stem if stems.count(stem) == 1 else runs[0].name for stem, runs in zip(stems, grouped.values(), strict=True)
+    ]
     ways = []
-    for runs in grouped.values():
+    for name, runs in zip(apart(names), grouped.values(), strict=True):
         runs.sort(key=lambda run: run.seed)
         if len({run.seed for run in runs}) < len(runs):
             named = ", ".join(str(run.folder) for run in runs)
             raise ValueError(f"{named} have one seed and one way to train; name each run once")
-        is_alone_of_name = stems.count(runs[0].stem) == 1
-        ways.append(Way(runs[0].stem if is_alone_of_name else runs[0].name, runs))
+        ways.append(Way(name, runs))
     return Comparison(sorted(ways, key=lambda way: way.is_distilled))
+
+
+def apart(names: list[str]) -> list[str]:
+    """Names without the words with which all of them begin.
+
+    >>> apart(["cells-alone", "cells-all-layers"]), apart(["alone"])
+    (['alone', 'all-layers'], ['alone'])
+    """
+    if len(names) < 2:
+        return names
+    shared = os.path.commonprefix(names)  # noqa: RUF071  letter by letter is meant
+    length = max(shared.rfind(each) for each in "-_ .") + 1
+    return [name[length:] for name in names] if all(len(name) > length for name in names) else names
 
 
 def started_with(run: Run) -> str:

@@ -26,15 +26,21 @@ def verdict(comparison: Comparison) -> str:
     if gain is None:
         return f"{reached}. No seed of it was also trained as {comparison.baseline.name}, so nothing is compared."
     points, half, pairs = gain
-    alone = f"the student alone ({comparison.baseline.name})"
+    name = comparison.baseline.name
+    alone = "the student alone" if name == "alone" else f"the student alone ({name})"
     if half is None:
-        return f"{reached}: {points:+.2f} points against {alone}, on one seed, which has no interval."
+        return f"{reached}: {signed(points)} points against {alone}, on one seed, which has no interval."
     sure = "" if abs(points) > half else " These seeds do not tell the two apart."
     several = f" {best.name} is the best of {len(measured)} that are compared." if len(measured) > 1 else ""
     return (
-        f"{reached}: {points:+.2f} ± {half:.2f} points against {alone} (95 % interval, {pairs} seeds in pairs)."
+        f"{reached}: {signed(points)} ± {half:.2f} points against {alone} (95 % interval, {pairs} seeds in pairs)."
         f"{sure}{several}"
     )
+
+
+def signed(points: float) -> str:
+    """With a sign, which is no hyphen."""
+    return f"{points:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def section(comparison: Comparison) -> Section:
@@ -57,5 +63,5 @@ def _row(way: Way, seeds: list[int], baseline: Way | None) -> list[str]:
     values = way.values
     cells = [f"{100 * values[seed]:.2f}" if seed in values else "" for seed in seeds]
     gain = way.gain(baseline) if baseline is not None and way is not baseline else None
-    against = "" if gain is None else f"{gain[0]:+.2f}" + ("" if gain[1] is None else f" ± {gain[1]:.2f}")
+    against = "" if gain is None else signed(gain[0]) + ("" if gain[1] is None else f" ± {gain[1]:.2f}")
     return [way.name, *cells, f"{100 * mean(values.values()):.2f}", against]
