@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,9 @@ def _write(
                 tensors[f"{when}/{place}/{index}"] = on_axes(made, tensors, place)
     for place, match in enumerate(distiller.matches):
         notes[f"match/{place}"] = str(match)
-        for layer in match.student:
-            for other in match.teacher:
-                if (found := similarity([(s[layer], t[other]) for s, t in read])) is not None:
-                    notes[f"cka/{when}/{layer}/to/{other}"] = repr(found)
+    for layer, other in product(*read[0]):
+        if (found := similarity([(student[layer], teacher[other]) for student, teacher in read])) is not None:
+            notes[f"cka/{when}/{layer}/to/{other}"] = repr(found)
     content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, safetensors.torch.save(content, notes))
 

@@ -52,14 +52,16 @@ def lines(rows: Rows, colours: list[tuple[str, str]], y: str, *, form: str = "",
     band = base.transform_filter("isValid(datum.low)").mark_area(opacity=0.16, clip=True)
     thick = base.transform_filter("isValid(datum.mean)").mark_line(strokeWidth=2.6, clip=True)
     layers = [
-        band.encode(y=alt.Y("low:Q", title=y, axis=axis, scale=scale), y2="high:Q"),
         single.encode(
             y=alt.Y("value:Q", title=y, axis=axis, scale=scale),
             detail="line:N",
             tooltip=[*tooltip, alt.Tooltip("value:Q", title=y, format=form or ".4g")],
         ),
-        thick.encode(y=alt.Y("mean:Q", title=y, axis=axis, scale=scale), detail="line:N"),
     ]
+    if any("mean" in row for row in rows):  # a layer of nothing is a warning on the console
+        layers.append(thick.encode(y=alt.Y("mean:Q", title=y, axis=axis, scale=scale), detail="line:N"))
+    if any("low" in row for row in rows):
+        layers.insert(0, band.encode(y=alt.Y("low:Q", title=y, axis=axis, scale=scale), y2="high:Q"))
     if rule is not None:
         at = of([{"value": rule}]).encode(y=alt.Y("value:Q"))
         layers.append(at.mark_rule(strokeDash=[5, 4], color=ALONE, strokeWidth=1.5))
@@ -78,7 +80,8 @@ def gains(rows: Rows, colour: str, x: str) -> Any:
         x=alt.X("gain:Q", title=x, axis=alt.Axis(tickCount=5)), tooltip=tooltip
     )
     spans = spans.encode(x=alt.X("low:Q", title=x, axis=alt.Axis(tickCount=5)), x2="high:Q")
-    return sized(alt.layer(zero, spans, points), height=max(60, 22 * len(rows)))
+    layers = [zero, spans, points] if any("low" in row for row in rows) else [zero, points]
+    return sized(alt.layer(*layers), height=max(60, 22 * len(rows)))
 
 
 def heatmap(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable
 
 import altair as alt
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from limbeck.commands.report.charts import BLANK, COLOURS, heatmap, steps_apart
 from limbeck.commands.report.parts import Chart, Part, Pictures, Section
-from limbeck.commands.report.runs import Comparison, Run
+from limbeck.commands.report.runs import Comparison, Run, apart
 
 MATCHES = 4  # that are drawn
 COLUMNS = {"teacher": "teacher", "before": "student, before", "after": "student, after"}
@@ -47,22 +48,27 @@ def similarity(comparison: Comparison) -> Section:
     found = similarities(run) if run is not None else {}
     if run is None or not found:
         return Section(title, "These runs recorded no maps or tokens that can be compared.")
-    pairs = {pair: values for pair, values in found.items() if "before" in values and "after" in values}
-    rows = [{"name": f"{one} to {other}", **values} for (one, other), values in pairs.items()]
+    matched = {(match["student"].split(" ")[0], match["teacher"].split(" ")[0]) for match in run.matches}
+    students, teachers = (short(pair[side] for pair in found) for side in (0, 1))
+    rows = [
+        {"name": f"{students[one]} to {teachers[other]}", **values}
+        for (one, other), values in found.items()
+        if len(values) == 2 and ((one, other) in matched or len(found) == 1)
+    ]
     parts: list[Part] = []
     if rows:
         chart = steps_apart(rows, COLOURS[0], "linear CKA (1: alike but for rotation and scale)")
         parts.append(Chart("Student layer to teacher layer", chart, "Hollow: before the training. Full: after."))
-    students, teachers = (list(dict.fromkeys(pair[side] for pair in found)) for side in (0, 1))
     if len(students) > 1 and len(teachers) > 1:
         for when in ("before", "after"):
             cells = [
-                {"line": one, "column": other, "value": values[when]}
+                {"line": students[one], "column": teachers[other], "value": values[when]}
                 for (one, other), values in found.items()
                 if when in values
             ]
             scale = alt.Scale(domain=[0, 1], range=[BLANK, COLOURS[0]])
-            drawn = heatmap(cells, teachers, students, ("teacher", "student", "linear CKA"), form=".2f", scale=scale)
+            names = list(teachers.values()), list(students.values())
+            drawn = heatmap(cells, *names, ("teacher", "student", "linear CKA"), form=".2f", scale=scale)
             if cells:
                 parts.append(Chart(f"{when[0].upper()}{when[1:]} the training", drawn))
     about = (
@@ -83,6 +89,12 @@ def similarities(run: Run) -> dict[tuple[str, str], dict[str, float]]:
             one, _, other = layers.partition("/to/")
             found.setdefault((one, other), {})[when] = float(value)
     return found
+
+
+def short(layers: Iterable[str]) -> dict[str, str]:
+    """What layers are called beside each other: without the path that they share."""
+    names = list(dict.fromkeys(layers))
+    return dict(zip(names, apart(names), strict=True))
 
 
 def recorded(comparison: Comparison) -> Run | None:
