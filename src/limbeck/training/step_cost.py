@@ -21,7 +21,7 @@ from limbeck.models.cost import wait_for_device
 from limbeck.training.alone import Alone
 from limbeck.training.task import Task
 
-TIMES = 3  # of which the median is taken
+TIMES, SECONDS = 3, 1.0  # so often a part is timed at most, and for so long; the median is taken
 MIB = 2**20
 
 
@@ -66,8 +66,8 @@ def learn(loss: Tensor, module: nn.Module, *features: Any) -> None:
 def cost_of(part: str, run: Callable[[], None]) -> dict[str, float]:
     with counting_kept() as kept:
         run()
-    times = []
-    for _ in range(TIMES):
+    times: list[float] = []
+    while not times or (len(times) < TIMES and sum(times) < SECONDS):
         wait_for_device()
         started = time.perf_counter()
         run()
