@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterable
 
 import altair as alt
@@ -83,12 +84,17 @@ def similarities(run: Run) -> dict[tuple[str, str], dict[str, float]]:
     with safe_open(run.folder.features, "pt") as file:
         notes = file.metadata() or {}
     found: dict[tuple[str, str], dict[str, float]] = {}
-    for name, value in notes.items():
+    for name, value in sorted(notes.items(), key=lambda item: by_number(item[0])):  # the file keeps no order
         if name.startswith("cka/"):
             _, when, layers = name.split("/", 2)
             one, _, other = layers.partition("/to/")
             found.setdefault((one, other), {})[when] = float(value)
     return found
+
+
+def by_number(name: str) -> list[str | int]:
+    """What names are sorted by so that layer 10 comes after layer 9."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def short(layers: Iterable[str]) -> dict[str, str]:

@@ -194,7 +194,7 @@ def apart(names: list[str]) -> list[str]:
     if len(names) < 2:
         return names
     shared = os.path.commonprefix(names)  # noqa: RUF071  letter by letter is meant
-    length = max(shared.rfind(each) for each in "-_ .") + 1
+    length = max(shared.rfind(each) for each in "-_ ./") + 1
     return [name[length:] for name in names] if all(len(name) > length for name in names) else names
 
 
