@@ -7,7 +7,10 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
+from accelerate import PartialState
+
 from limbeck.commands.arguments import MakeRecipe, parse
+from limbeck.commands.model_card import write_model_card
 from limbeck.commands.record import circumstances, resumed, texts
 from limbeck.commands.words import absolute, absolute_words, option, without
 from limbeck.methods.pairing import used_in
@@ -65,6 +68,8 @@ def _run(command: str, words: list[str]) -> None:
     recipe = dataclasses.replace(recipe, notes=[*notes, *recipe.notes])
     draw = partial(write_first_batch, recipe) if recipe.card.get("task") in TASKS else None
     report = train_recipe(recipe, folder.path, options, record=record, draw_first_batch=draw)
+    if report.finished and draw is not None and PartialState().is_main_process:
+        write_model_card(folder, task_kind(recipe.card["task"]).hub, record)
     if report.status and not options.zero_when_stopped:
         raise SystemExit(report.status)
 

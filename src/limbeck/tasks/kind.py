@@ -69,6 +69,20 @@ def load_every_tensor(model: Model, source: str, *, name: str) -> None:
 
 
 @dataclass(frozen=True)
+class OnHub:
+    """A kind of task on the Hugging Face hub.
+
+    Args:
+        task: What the hub calls it.
+        loading: Python that builds ``model`` without limbeck, by the word before the colon of a model's name;
+            ``{name}`` stands for what is behind it, ``{classes}`` for their number.
+    """
+
+    task: str
+    loading: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class TaskKind:
     """A kind of task: everything that is different from other kinds.
 
@@ -82,6 +96,7 @@ class TaskKind:
             ``None``.
         predictor: Puts a run's model and its preprocessing together.
         deploy: Makes of a model what is exported.
+        hub: What the Hugging Face hub is told of it.
         batch_panels: Training samples by their keys, (3, H, W) uint8 with the truth drawn in, each with a title.
     """
 
@@ -94,4 +109,5 @@ class TaskKind:
     validation: Callable[[str, Mapping[str, Any], int | None], Validation]
     predictor: Callable[[Model], Predictor]
     deploy: Callable[[Model], Deployed]
+    hub: OnHub
     batch_panels: Callable[[Any, Sequence[Key]], Iterator[tuple[str, Tensor]]]

@@ -1,6 +1,7 @@
 """Image classification."""
 
 from limbeck.tasks.classification.deploy import deploy
+from limbeck.tasks.classification.hub import HUB
 from limbeck.tasks.classification.models import SOURCES, build_classifier
 from limbeck.tasks.classification.pictures import batch_panels
 from limbeck.tasks.classification.predictor import ImagePredictor
@@ -18,5 +19,6 @@ KIND = TaskKind(
     ImageValidation,
     ImagePredictor,
     deploy,
+    HUB,
     batch_panels,
 )

@@ -2,6 +2,7 @@
 
 from limbeck.tasks.detection.checkpoints import load_detector
 from limbeck.tasks.detection.deploy import deploy
+from limbeck.tasks.detection.hub import HUB
 from limbeck.tasks.detection.models import SOURCES, build_detector
 from limbeck.tasks.detection.pictures import batch_panels
 from limbeck.tasks.detection.predictor import ObjectPredictor
@@ -19,5 +20,6 @@ KIND = TaskKind(
     ObjectValidation,
     ObjectPredictor,
     deploy,
+    HUB,
     batch_panels,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from limbeck.tasks.detection import recipe
 from limbeck.tasks.detection.checkpoints import load_detector
 from limbeck.tasks.detection.deploy import deploy
+from limbeck.tasks.detection.hub import HUB
 from limbeck.tasks.detection.models import SOURCES, build_detector
 from limbeck.tasks.detection.options import Data, LevelOptions, StudentOptions
 from limbeck.tasks.detection.pictures import batch_panels
@@ -77,5 +78,6 @@ KIND = TaskKind(
     ObjectValidation,
     ObjectPredictor,
     deploy,
+    HUB,
     batch_panels,
 )

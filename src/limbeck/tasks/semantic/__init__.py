@@ -2,6 +2,7 @@
 
 from limbeck.tasks.kind import TaskKind, load_every_tensor
 from limbeck.tasks.semantic.deploy import deploy
+from limbeck.tasks.semantic.hub import HUB
 from limbeck.tasks.semantic.models import SOURCES, build_segmenter
 from limbeck.tasks.semantic.pictures import batch_panels
 from limbeck.tasks.semantic.predictor import MaskPredictor
@@ -18,5 +19,6 @@ KIND = TaskKind(
     MaskValidation,
     MaskPredictor,
     deploy,
+    HUB,
     batch_panels,
 )
