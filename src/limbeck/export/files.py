@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -46,17 +47,37 @@ def write(program: ExportedProgram, deployed: Deployed, card: Mapping[str, Any],
         return
     import onnx
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of every operator that torchvision would add
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = torch.onnx.export(
-            program, dynamo=True, input_names=["images"], output_names=list(deployed.outputs), verbose=False
-        )
-    assert made is not None
-    model = made.model_proto
+    model = _translated(program, deployed)
     _name_sides(model)
     write_onnx(model, card, path)
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def _translated(program: ExportedProgram, deployed: Deployed) -> Any:
+    """A graph as an ONNX.
+
+    Raises:
+        ValueError: ONNX has no word for something in it.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of every operator that torchvision would add
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=["images"],
+                output_names=list(deployed.outputs),
+                verbose=False,
+            )
+        except RuntimeError as error:  # its ConversionError is one
+            reason = re.search(r"<class '[^']*'>: (.*)", str(error))
+            raise ValueError(
+                f"torch.onnx.export cannot translate the network ({reason[1] if reason else error}); a .pt2 "
+                "needs no translation"
+            ) from error
+    assert made is not None
+    return made.model_proto
 
 
 def write_onnx(model: Any, card: Mapping[str, Any], path: Path) -> None:
