@@ -17,7 +17,7 @@ docs: .venv/dev  # the site in docs/_build, to be opened from there
 
 # One environment for both; each installs what it needs, in the versions of constraints.txt.
 .venv/demo: pyproject.toml constraints.txt | .venv
-	$(BIN)/pip install --constraint constraints.txt --editable '.[digits]'
+	$(BIN)/pip install --constraint constraints.txt --editable '.[digits,report]'
 	@touch $@
 
 .venv/dev: pyproject.toml constraints.txt | .venv

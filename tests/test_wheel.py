@@ -77,5 +77,5 @@ def test_the_readmes_commands_run_one_after_another(limbeck, place):
 def test_the_wheel_is_found_and_not_what_lies_here(limbeck):
     code = "import limbeck; print(limbeck.__file__)"
     python = limbeck.parent / "python"
-    found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd=os.sep)
+    found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd=os.sep, env={})
     assert Path(found.stdout).is_relative_to(limbeck.parents[1])

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from limbeck.core.modules import evaluating
 from limbeck.data.inputs import Inputs, Preprocess
 from limbeck.tasks.classification.dataset import UNLABELLED
 from limbeck.tasks.classification.transforms import Batch
@@ -105,22 +106,20 @@ class Classification:
         metrics = MetricCollection(dict(accuracy), compute_groups=False)
         confusion = MulticlassConfusionMatrix(self.classes) if self.classes <= MANY else None
         predicted: dict[int, int] = {}
-        was_training = model.training
-        model.eval()
-        for batch in loader:
-            output = model(preprocess(batch["image"])).float()
-            metrics.to(output.device)
-            classes = output.argmax(1)
-            predicted.update(zip(batch["index"].tolist(), classes.tolist(), strict=True))
-            for name, metric in metrics.items():
-                target = batch["label"]
-                if name == "agreement":
-                    assert self.teacher_predictions is not None
-                    target = self.teacher_predictions.to(output.device)[batch["index"]]
-                metric.update(output, target)
-            if confusion is not None:
-                confusion.to(output.device).update(classes, batch["label"])
-        model.train(was_training)
+        with evaluating(model):
+            for batch in loader:
+                output = model(preprocess(batch["image"])).float()
+                metrics.to(output.device)
+                classes = output.argmax(1)
+                predicted.update(zip(batch["index"].tolist(), classes.tolist(), strict=True))
+                for name, metric in metrics.items():
+                    target = batch["label"]
+                    if name == "agreement":
+                        assert self.teacher_predictions is not None
+                        target = self.teacher_predictions.to(output.device)[batch["index"]]
+                    metric.update(output, target)
+                if confusion is not None:
+                    confusion.to(output.device).update(classes, batch["label"])
         counts = None if confusion is None else confusion.compute()  # over all processes
         self.by_class = None if counts is None else ByClass("accuracy", shares(counts), counts)
         by_index = torch.zeros(max(predicted, default=-1) + 1, dtype=torch.int64)
