@@ -18,6 +18,7 @@ SHORT = "--size 32 --epochs 1 --batch-size 8 --workers 0"
 SMALLER = {  # what cannot be downloaded, or would take long
     "--model timm:resnet50 --weights pretrained": f"--model timm:test_resnet {SHORT}",
     "--model timm:mobilenetv3_small_100": f"--model timm:test_efficientnet {SHORT}",
+    "--ratio 0.5": "--ratio 0.5 --batch-size 8 --slice-epochs 1 --start weights --no-teacher-check",
     "--student timm:mobilenetv3_small_100": f"--student timm:test_efficientnet --no-teacher-check {SHORT}",
 }
 
