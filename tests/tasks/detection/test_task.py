@@ -212,6 +212,19 @@ def test_boxes_alone_are_measured_where_no_masks_are_wanted():
     assert metrics == pytest.approx(named("box_ap", by_pycocotools(raw, plain, "bbox")), abs=1e-6)
 
 
+def test_background_that_a_head_finds_is_no_object_of_the_last_class():
+    rng = numpy.random.default_rng(0)
+    raw = random_truth(rng)
+    of_masks = as_said(raw, random_results(rng, raw))
+    plain = [{name: value for name, value in each.items() if name != "masks"} for each in of_masks]
+    background = {"boxes": torch.tensor([[1.0, 1, 9, 9]]), "labels": torch.zeros(1, dtype=torch.int64)}
+    background["scores"] = torch.ones(1)
+    further = [{name: torch.cat([background[name], each[name]]) for name in each} for each in plain]
+    task = Detection(objects_of(raw))
+    found, expected = (task.evaluate(Says(each), batches(*[SIZE] * len(raw["images"]))) for each in (further, plain))
+    assert found == expected
+
+
 def test_a_crowd_is_neither_missed_nor_wrong():
     rng = numpy.random.default_rng(1)
     raw = random_truth(rng)

@@ -39,8 +39,12 @@ def verdict(comparison: Comparison) -> str:
 
 
 def signed(points: float) -> str:
-    """With a sign, which is no hyphen."""
-    return f"{points:+.2f}".replace("-", "\N{MINUS SIGN}")
+    """With a sign, which is no hyphen, and none that is left of rounding.
+
+    >>> signed(-0.001), signed(2)
+    ('+0.00', '+2.00')
+    """
+    return f"{round(points, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def section(comparison: Comparison) -> Section:

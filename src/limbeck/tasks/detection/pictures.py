@@ -12,7 +12,7 @@ from limbeck.core.modules import evaluating
 from limbeck.data.order import Key
 from limbeck.models.model import Model
 from limbeck.tasks.detection.dataset import Objects
-from limbeck.tasks.detection.task import in_pixels_of, masks_at
+from limbeck.tasks.detection.task import detect, in_pixels_of, masks_at
 from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, drawn
 from limbeck.tasks.pictures import Panels, colours
 
@@ -33,7 +33,7 @@ def sheets(
         for title, model in models.items():
             device = next(model.module.parameters()).device
             with evaluating(model.module):
-                found = model.module([seen.to(device).float() / 255])[0]
+                found = detect(model.module, [seen.to(device).float() / 255])[0]
             kept = found["scores"] >= score
             found = {name: value[kept].cpu() for name, value in found.items()}
             boxes = in_pixels_of(annotated.size, seen.shape[1:], found["boxes"])

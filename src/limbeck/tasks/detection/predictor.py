@@ -13,7 +13,7 @@ from torch import Tensor
 from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
 from limbeck.tasks.detection.pictures import outlined
-from limbeck.tasks.detection.task import in_pixels_of, masks_at
+from limbeck.tasks.detection.task import detect, in_pixels_of, masks_at
 from limbeck.tasks.detection.transforms import resize_to
 from limbeck.tasks.predictor import Picture, pixels_of
 
@@ -34,7 +34,7 @@ class ObjectPredictor:
         pixels = pixels_of(image)
         size = tuple(pixels.shape[1:])
         seen = self.resize(pixels).to(next(self.module.parameters()).device)
-        found = {name: value.cpu() for name, value in self.module([seen.float() / 255])[0].items()}
+        found = {name: value.cpu() for name, value in detect(self.module, [seen.float() / 255])[0].items()}
         boxes = in_pixels_of(size, seen.shape[1:], found["boxes"])
         prediction = {"boxes": boxes, "labels": found["labels"] - 1, "scores": found["scores"]}
         return {**prediction, "masks": masks_at(size, found["masks"])} if "masks" in found else prediction

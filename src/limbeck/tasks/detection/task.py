@@ -58,9 +58,9 @@ class Detection:
         found: list[dict[str, Any]] = []
         with torch.no_grad(), evaluating(model):
             for batch in loader:
-                for place, said in enumerate(model(pixels(batch))):
+                for place, prediction in enumerate(detect(model, pixels(batch))):
                     shown = tuple(batch["image"][place].shape[1:])
-                    found += self._as_coco(batch["index"][place], shown, said)
+                    found += self._as_coco(batch["index"][place], shown, prediction)
         found = gather_object(found)
         metrics: dict[str, float] = {}
         for kind, name in (("bbox", "box_ap"), ("segm", "mask_ap"))[: 1 + self.masks]:
@@ -79,17 +79,22 @@ class Detection:
                 "classes and its normalisation, or pass --no-teacher-check"
             )
 
-    def _as_coco(self, index: int, shown: tuple[int, ...], said: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """What a model said of an image that it saw with a height and width, in the image's own pixels."""
+    def _as_coco(self, index: int, shown: tuple[int, ...], prediction: dict[str, Tensor]) -> list[dict[str, Any]]:
+        """What a model predicted for an image that it saw with a height and width, in the image's own pixels."""
         image = self.objects.images[index]
-        boxes = in_pixels_of(image.size, shown, said["boxes"].float().cpu())
+        boxes = in_pixels_of(image.size, shown, prediction["boxes"].float().cpu())
         boxes[:, 2:] -= boxes[:, :2]
-        masks = encoded(said["masks"], image.size) if self.masks else [{}] * len(boxes)
-        values = zip(boxes.tolist(), said["labels"].tolist(), said["scores"].tolist(), masks, strict=True)
+        masks = encoded(prediction["masks"], image.size) if self.masks else [{}] * len(boxes)
+        values = zip(boxes.tolist(), prediction["labels"].tolist(), prediction["scores"].tolist(), masks, strict=True)
         return [
             {"image_id": image.id, "category_id": self.objects.ids[label - 1], "bbox": box, "score": score, **mask}
             for box, label, score, mask in values
         ]
+
+
+def detect(model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
+    """What a detector finds; heads with a sigmoid can find background, which is no object."""
+    return [{name: value[found["labels"] > 0] for name, value in found.items()} for found in model(images)]
 
 
 def pixels(batch: Batch) -> list[Tensor]:
