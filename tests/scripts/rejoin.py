@@ -9,5 +9,6 @@ from limbeck.training.devices import make_accelerator
 from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Budget
 
-accelerator = make_accelerator(Budget(), Path(sys.argv[1]), RunOptions(device="cpu"))
-assert accelerator.reduce(torch.ones(1)).item() == 2
+if __name__ == "__main__":
+    accelerator = make_accelerator(Budget(), Path(sys.argv[1]), RunOptions(device="cpu"))
+    assert accelerator.reduce(torch.ones(1)).item() == 2

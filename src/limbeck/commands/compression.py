@@ -160,6 +160,7 @@ class Compression:
                 places.clear()
             write_atomically(folder.record, json.dumps(self.record, indent=1, default=str).encode())
             save_student(compressed, places.start, card)
+            compressed = load(recipe.student, places.start)  # as a resumed run has it, bit by bit
             display.record_to(folder.console)
         return compressed, card
 

@@ -42,7 +42,7 @@ def model_card(name: str, card: Mapping[str, Any], hub: OnHub, record: Mapping[s
         record: As in ``recipe.json``.
     """
     given, methods = record["arguments"], record.get("uses", [])
-    data, teacher = Path(option(given, "data")).name, option(given, "teacher")
+    data, teacher = Path(option(given, "data") or "data of its own").name, option(given, "teacher")
     taught = f"beside the teacher `{_short(teacher)}`" if teacher else "alone"
     by = f" by {', '.join(methods)}" if methods else ""
     metrics = {metric: round(value, 4) for metric, value in card["metrics"].items()}

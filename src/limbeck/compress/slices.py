@@ -55,7 +55,7 @@ def share_out(costs: Sequence[float], processes: int) -> list[list[int]]:
     The original's forward pass costs a third of a slice's training; the largest sum of any process is least.
 
     >>> share_out([1.0, 1.0, 1.0, 1.0], 2)
-    [[0, 1, 2], [3]]
+    [[0, 1], [2, 3]]
     """
     bounds = _bounds(costs, processes)
     return [list(range(start, end)) for start, end in zip([0, *bounds[:-1]], bounds, strict=True)]
