@@ -336,6 +336,11 @@ def test_tokens_with_the_batch_second_are_refused_with_how_to_read_them():
     distiller_of(Match("block", turned, MSE()), student=Tokens(True), teacher=Tokens(False), example=tokens)
 
 
+def test_a_teacher_may_get_a_bare_tensor_of_its_own():
+    distiller = distiller_of(teacher_inputs=images().flip(0))
+    assert distiller(images(), teacher_inputs=images().flip(0)).loss > 0
+
+
 # --- gradients ---
 
 

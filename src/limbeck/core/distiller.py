@@ -208,13 +208,14 @@ class Distiller(nn.Module):
             if mode == "train":
                 self.student.train()
             _, student = call(self._call_student, example)
-            teacher = call(self.teacher, example if teacher_inputs is None else teacher_inputs)
+            given = example if teacher_inputs is None else teacher_inputs
+            teacher = call(self.teacher, given)
             for layer, feature in student.items():
                 check_layout(self.student, layer, feature)
                 check_batch_first(self.student, layer, feature, example)
             for layer, feature in teacher.items():
                 check_layout(self.teacher.model, layer, feature)
-                check_batch_first(self.teacher.model, layer, feature, teacher_inputs or example)
+                check_batch_first(self.teacher.model, layer, feature, given)
             for match in self.matches:
                 build_match(match, gather(student, match.student), gather(teacher, match.teacher), truth)
 
