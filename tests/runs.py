@@ -47,35 +47,43 @@ def run_once(arguments):
     main(arguments)
 
 
-def steps_saved(run):
-    return max((int(path.stem[5:]) for path in (run / "checkpoints").glob("step-*.ckpt")), default=0)
+def steps_saved(run, checkpoints="checkpoints"):
+    return max((int(path.stem[5:]) for path in (run / checkpoints).glob("step-*.ckpt")), default=0)
 
 
-def assert_resumes_bitwise(start, folder, kill_after):
-    """A run that is killed at some steps and resumed by its folder ends as an unbroken one.
+def run_broken_and_unbroken(start, folder, kill_after, checkpoints="checkpoints"):
+    """A run that is killed at some steps and resumed by its folder, to its end; and an unbroken one.
 
     Args:
         start: The command, but for its --out.
-        folder: For both runs.
+        folder: For both runs, broken and unbroken.
         kill_after: Steps of which a checkpoint is there when it is killed.
+        checkpoints: Where in the run folder they are.
     """
+    resume = ["compress" if start[0] == "compress" else "distill", str(folder / "broken"), "--resume"]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["limbeck.commands.run", "timm", __name__])
     broken, unbroken = folder / "broken", folder / "unbroken"
     for target in kill_after:
-        arguments = ["distill", str(broken), "--resume"] if steps_saved(broken) else [*start, "--out", str(broken)]
+        arguments = resume if steps_saved(broken, checkpoints) else [*start, "--out", str(broken)]
         process = context.Process(target=run_once, args=(arguments,))
         process.start()
-        while steps_saved(broken) < target and process.is_alive():
+        while steps_saved(broken, checkpoints) < target and process.is_alive():
             time.sleep(0.005)
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    for arguments in (["distill", str(broken), "--resume"], [*start, "--out", str(unbroken)]):
+    for arguments in (resume, [*start, "--out", str(unbroken)]):
         process = context.Process(target=run_once, args=(arguments,))
         process.start()
         process.join()
         assert process.exitcode == 0
+    return broken, unbroken
+
+
+def assert_resumes_bitwise(start, folder, kill_after):
+    """A run that is killed at some steps and resumed by its folder ends as an unbroken one."""
+    broken, unbroken = run_broken_and_unbroken(start, folder, kill_after)
     for name in ("student.safetensors", "student-last.safetensors"):
         assert equal(weights(broken, name), weights(unbroken, name))
         assert read_card(broken / name) == read_card(unbroken / name)

@@ -1,7 +1,4 @@
 import importlib.util
-import multiprocessing
-import signal
-import time
 
 import pytest
 import torch
@@ -9,7 +6,7 @@ import torch
 import limbeck
 from limbeck.cli import main
 from limbeck.models.run_folder import RunFolder, read_card
-from tests.runs import equal, mistake, run_once, weights
+from tests.runs import equal, mistake, run_broken_and_unbroken, weights
 
 NETS = """
 from torch import nn
@@ -120,27 +117,7 @@ def test_the_whole_model_learns_after_its_slices_and_the_papers_are_cited(traine
 def test_a_killed_compression_resumes_bitwise(trained, tmp_path):
     words = ("--ratio", "0.7", "--images", "320", "--slice-epochs", "2", "--checkpoint-every", "3", "--sample", "96")
     start = ["compress", "classification", str(trained), *DATA, *FEW, *words]
-    broken, unbroken = tmp_path / "broken", tmp_path / "unbroken"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["limbeck.commands.compress", "timm", "tests.runs"])
-
-    def reached(step):
-        return any(int(path.stem[5:]) >= step for path in (broken / "slices").glob("step-*.ckpt"))
-
-    for step in (3, 12):
-        arguments = ["compress", str(broken), "--resume"] if reached(1) else [*start, "--out", str(broken)]
-        process = context.Process(target=run_once, args=(arguments,))
-        process.start()
-        while not reached(step) and process.is_alive():
-            time.sleep(0.005)
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-    for arguments in (["compress", str(broken), "--resume"], [*start, "--out", str(unbroken)]):
-        process = context.Process(target=run_once, args=(arguments,))
-        process.start()
-        process.join()
-        assert process.exitcode == 0
+    broken, unbroken = run_broken_and_unbroken(start, tmp_path, kill_after=(3, 12), checkpoints="slices")
     assert equal(weights(broken), weights(unbroken))
     assert read_card(broken / "student.safetensors") == read_card(unbroken / "student.safetensors")
     errors = [(run / "slices" / "errors.jsonl").read_text() for run in (broken, unbroken)]

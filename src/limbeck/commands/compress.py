@@ -14,9 +14,7 @@ from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import TASKS, task_kind
 from limbeck.tasks.kind import TaskKind
 from limbeck.tasks.options import MatchOptions
-from limbeck.training.compression import (
-    CompressOptions,
-)
+from limbeck.training.compression import CompressOptions
 
 DEFAULTS = CompressOptions()
 HELP = """\

@@ -10,6 +10,7 @@ from rich.table import Table
 from torch import nn
 
 from limbeck.compress.factorise import Row
+from limbeck.core.modules import device_of
 from limbeck.models.cost import cost
 from limbeck.training.display import wide_console
 from limbeck.training.recipe import Recipe
@@ -41,8 +42,7 @@ def print_costs(recipe: Recipe, models: Mapping[str, nn.Module], metrics: list[d
     sample = recipe.train_data[0, 0]
 
     def example(count: int) -> Any:
-        device = next(recipe.student.parameters()).device
-        return recipe.task.inputs(send_to_device(recipe.collate([sample] * count), device))
+        return recipe.task.inputs(send_to_device(recipe.collate([sample] * count), device_of(recipe.student)))
 
     table = Table()
     for column in ("", recipe.task.metric, "parameters", "MACs, M", "one image, ms", "images a second"):

@@ -67,9 +67,7 @@ class Compression:
         """Do what is left to do."""
         overwrites = self.run_options.overwrite
         if (self.folder.has_run() or self.places.has_any()) and not (self.run_options.resume or overwrites):
-            raise ValueError(
-                f"{self.folder} holds a run already; go on with --resume, --overwrite it, or choose another --out"
-            )
+            raise self.folder.occupied()
         notes: list[str] = []
         if self.folder.record.is_file() and not overwrites:
             self.record, notes = resumed(self.folder, self.record)
@@ -141,7 +139,7 @@ class Compression:
             after = self._tell("after slices", recipe, compressed, loaders, display)
             write_loader(places)
             if not options.global_epochs:
-                finish(folder, places, compressed, {**card, "metrics": after})
+                finish(folder, compressed, {**card, "metrics": after})
                 print_costs(recipe, {"original": recipe.student, "compressed": compressed}, [before, after])
                 display.say(f"student: {folder.student}")
             return 0

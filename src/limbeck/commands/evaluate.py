@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 from rich.table import Table
 
+from limbeck.commands.record import arguments_of, data_of
 from limbeck.data.parts import HeldOut
 from limbeck.models.cost import cost
 from limbeck.models.model import Model
@@ -55,35 +55,29 @@ def _evaluate(
         batch_size: Images at a time: 128 with labels, 8 with masks or boxes, 1 with masks of several sizes.
         speed: Show parameters and multiplications too, the time of one image, and images a second at the batch size,
             all measured here, at the size of the first image.
-        json: Print JSON instead of a table, with figures by class.
+        json: Print JSON instead of a table.
         pictures: Draw this many validation images into the first run's pictures/: image, truth, the students from the
             last run named to the first, and the teacher (of segmenters and detectors only).
         score: Draw the objects that a detector is at least so sure of.
     """
     folders = [RunFolder(run) for run in runs]
-    _check(folders, weights, score)
+    students = _students(folders, weights, score)
     card = folders[0].card()
-    given = folders[0].read_record()["arguments"] if folders[0].record.is_file() else {}  # else Python made it
-    recorded = {name: option(given, name) for name in ("val_data", "split")} if data is None else {}
-    held_out = recorded if split is None else {"split": split}
-    data = data or option(given, "data")
-    if data is None:
-        raise ValueError(f"{folders[0]} was made by a recipe that does not say where its data lie; pass --data")
+    data, held_out = data_of(folders[0], data, split)
     kind = task_kind(card["task"])
     validation = kind.validation(data, {**card, **held_out}, batch_size)
-    models = _models(kind, folders, weights, validation.classes, given)
+    models = _models(kind, folders[0], students, validation.classes)
     rows = {}
-    for place, (title, model) in enumerate(models.items()):
-        is_teacher = place < len(models) - len(folders)
-        rows[title] = validation.measure(model, teacher=is_teacher)
+    for title, model in models.items():
+        rows[title] = validation.measure(model, teacher=title not in students)
         if speed:
             costs = cost(model.module, partial(validation.example, model), validation.batch_size)
             rows[title] |= {named: getattr(costs, field) / unit for named, (field, unit) in COSTS.items()}
-    measured = f"validation images of {held_out.get('val_data') or data}: {validation.count}"
+    place = str(held_out.get("val_data") or data)
     if json:
-        print(dumps({"data": str(held_out.get("val_data") or data), "images": validation.count, "models": rows}))
+        print(dumps({"data": place, "images": validation.count, "models": rows}))
     else:
-        _print(measured, rows)
+        _print(f"validation images of {place}: {validation.count}", rows)
     if pictures:
         folder = folders[0].path / "pictures"
         models = dict(reversed(models.items()))
@@ -91,7 +85,12 @@ def _evaluate(
         print(f"pictures: {folder}, each of image, truth, {', '.join(models)}; the colours are in classes.png")
 
 
-def _check(folders: list[RunFolder], weights: str, score: float) -> None:
+def _students(folders: list[RunFolder], weights: Literal["best", "last"], score: float) -> dict[str, Path]:
+    """The students of runs by title.
+
+    Raises:
+        ValueError: One is not there, or the score is none.
+    """
     if not folders or not (folders[0].record.is_file() or folders[0].has_student()):
         raise ValueError(f"{folders[0] if folders else 'limbeck evaluate'}: name the folder of a run")
     if not 0 <= score <= 1:
@@ -99,30 +98,19 @@ def _check(folders: list[RunFolder], weights: str, score: float) -> None:
     for run in folders:
         if not run.has_student():
             raise ValueError(f"{run} has no student yet; go on with: limbeck distill {run} --resume")
-        if weights == "last" and not run.is_finished():
-            raise ValueError(f"{run} is not finished, so it has no last student; leave out --weights last")
+    return {str(run): run.student_of(weights) for run in folders}
 
 
-def _models(
-    kind: TaskKind, folders: list[RunFolder], weights: str, classes: list[str], given: Mapping[str, Any]
-) -> dict[str, Model]:
-    """The teacher of the first run, if it had one, and the students of all, by title."""
+def _models(kind: TaskKind, run: RunFolder, students: dict[str, Path], classes: list[str]) -> dict[str, Model]:
+    """The teacher of a run, if it had one, and students, by title."""
+    given = arguments_of(run)
     models: dict[str, Model] = {}
-    if teacher := option(given, "teacher"):
+    if teacher := given.get("teacher"):
         title = f"teacher {teacher}"
-        models[title] = kind.build(teacher, classes, option(given, "teacher_size"))
-        if source := option(given, "teacher_weights"):
+        models[title] = kind.build(teacher, classes, given.get("teacher_size"))
+        if source := given.get("teacher_weights"):
             kind.load_weights(models[title], source, name=teacher)
-    for run in folders:
-        models[str(run)] = kind.build(str(run.last_student if weights == "last" else run), classes)
-    return models
-
-
-def option(arguments: Mapping[str, Any], name: str) -> Any:
-    """The value of an option in the arguments of a recipe, which hold some options in groups; ``None`` without it."""
-    groups = [group for group in arguments.values() if isinstance(group, dict)]
-    values = (group[name] for group in (*groups, arguments) if name in group)
-    return next((value for value in values if not isinstance(value, dict)), None)
+    return {**models, **{title: kind.build(str(student), classes) for title, student in students.items()}}
 
 
 def _print(title: str, rows: dict[str, dict[str, float]]) -> None:

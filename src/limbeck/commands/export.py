@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import tyro
 
 from limbeck.commands.comparison import Comparison, Precision
-from limbeck.commands.evaluate import option
+from limbeck.commands.record import data_of, sha256_of
 from limbeck.export.deployed import Deployed
 from limbeck.export.files import kind_of, read, write, write_onnx
 from limbeck.export.program import program_of
@@ -64,7 +63,9 @@ def _export(
         max_loss: What the metric may lose; by default 0.001, or 0.01 with --half and --int8.
     """
     folder = RunFolder(run)
-    student = _student(folder, weights)
+    if not folder.has_student():
+        raise ValueError(f"{folder} has no student: name the folder of a run of limbeck")
+    student = folder.student_of(weights)
     precision = _precision(half, int8, kind_of(file))
     for name, value in (("images", images), ("batch", batch), *(("size", side) for side in size or ())):
         if value is not None and value < 1:
@@ -117,15 +118,6 @@ def _precision(half: bool, int8: bool, ending: str) -> Precision:
     return "fp16" if half else "int8" if int8 else "fp32"
 
 
-def _student(run: RunFolder, weights: str) -> Path:
-    """The file of a run's student."""
-    if not run.has_student():
-        raise ValueError(f"{run} has no student: name the folder of a run of limbeck")
-    if weights == "last" and not run.is_finished():
-        raise ValueError(f"{run} is not finished, so it has no last student; leave out --weights last")
-    return run.last_student if weights == "last" else run.student
-
-
 def _sized(deployed: Deployed, size: tuple[int, int] | None) -> Deployed:
     if size is None or size == deployed.size:
         return deployed
@@ -146,7 +138,7 @@ def _about(card: Mapping[str, Any], student: Path, deployed: Deployed, batch: in
         "precision": precision,
         "version": version("limbeck"),
         "student": student.name,
-        "sha256": hashlib.sha256(student.read_bytes()).hexdigest(),
+        "sha256": sha256_of(student),
         **deployed.about,
     }
 
@@ -166,11 +158,7 @@ def _check_same(file: Path, stored: Mapping[str, Any], about: Mapping[str, Any])
 
 def _validation(run: RunFolder, card: Mapping[str, Any], data: str | None, images: int) -> Validation:
     """Validation images of a run, no more than so many."""
-    given = run.read_record()["arguments"] if run.record.is_file() else {}  # else Python made it
-    held_out = {name: option(given, name) for name in ("val_data", "split")} if data is None else {}
-    data = data or option(given, "data")
-    if data is None:
-        raise ValueError(f"{run} does not say where its data lie, with which the file is compared; pass --data")
+    data, held_out = data_of(run, data)
     validation = task_kind(card["task"]).validation(data, {**card, **held_out}, 1)
     validation.thin(images)
     return validation

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from limbeck.commands.evaluate import option
+from limbeck.commands.record import options
 from limbeck.models.build import FILE, RUN, source_of
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks.kind import OnHub
@@ -41,8 +41,8 @@ def model_card(name: str, card: Mapping[str, Any], hub: OnHub, record: Mapping[s
         hub: What the hub is told of its task.
         record: As in ``recipe.json``.
     """
-    given, methods = record["arguments"], record.get("uses", [])
-    data, teacher = Path(option(given, "data") or "data of its own").name, option(given, "teacher")
+    given, methods = options(record["arguments"]), record.get("uses", [])
+    data, teacher = Path(given.get("data") or "data of its own").name, given.get("teacher")
     taught = f"beside the teacher `{_short(teacher)}`" if teacher else "alone"
     by = f" by {', '.join(methods)}" if methods else ""
     metrics = {metric: round(value, 4) for metric, value in card["metrics"].items()}
@@ -56,7 +56,7 @@ def model_card(name: str, card: Mapping[str, Any], hub: OnHub, record: Mapping[s
 # {name}
 
 `{_short(card["model"])}` for {len(card["classes"])} classes, trained on `{data}` {taught}{by}, with
-limbeck {record["versions"]["limbeck"]} and seed {option(given, "seed")}. Every
+limbeck {record["versions"]["limbeck"]} and seed {given.get("seed")}. Every
 argument, version and hash is in `recipe.json`.
 
 | on the validation images | `student.safetensors` |

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from limbeck.data.parts import HeldOut
 from limbeck.models.run_folder import RunFolder
 
 FREE = {"workers", "checkpoint_every", "teacher_check"}  # do not change what comes of a run
@@ -33,8 +34,8 @@ def circumstances(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "commit": _commit(),
-        "sha256": {name: _sha256(path) for name, path in weights.items() if path.is_file()},
-        CODE: {name: _sha256(path) for name, path in code.items() if path.is_file()},
+        "sha256": {name: sha256_of(path) for name, path in weights.items() if path.is_file()},
+        CODE: {name: sha256_of(path) for name, path in code.items() if path.is_file()},
         "command_line": sys.argv,
     }
 
@@ -44,7 +45,31 @@ def texts(arguments: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, value in options(arguments).items() if isinstance(value, str)}
 
 
-def _sha256(path: Path) -> str:
+def arguments_of(run: RunFolder) -> dict[str, Any]:
+    """The options that a run was started with, by name; none where Python made it."""
+    return options(run.read_record()["arguments"]) if run.record.is_file() else {}
+
+
+def data_of(run: RunFolder, data: str | None, split: HeldOut | None = None) -> tuple[str, dict[str, Any]]:
+    """Where a run's validation images are: its data, and which part of them is held out, as a card says it.
+
+    Args:
+        run: Whose own are taken.
+        data: Others than its own.
+        split: Another part than its own.
+
+    Raises:
+        ValueError: Nobody says where its data lie.
+    """
+    given = arguments_of(run)
+    own = {name: given.get(name) for name in ("val_data", "split")} if data is None else {}
+    data = data or given.get("data")
+    if data is None:
+        raise ValueError(f"{run} was made by a recipe that does not say where its data lie; pass --data")
+    return data, own if split is None else {"split": split}
+
+
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

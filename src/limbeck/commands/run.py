@@ -45,7 +45,7 @@ def _run(command: str, words: list[str]) -> None:
     check_ranges({**parsed.recipe, "options": parsed.options})
     folder, options = RunFolder(parsed.out), parsed.options
     if folder.has_run() and not (options.resume or options.overwrite or restarts()):
-        raise ValueError(f"{folder} holds a run already; go on with --resume, --overwrite it, or choose another --out")
+        raise folder.occupied()
     plain = {key: vars(value) if dataclasses.is_dataclass(value) else value for key, value in parsed.recipe.items()}
     record = {
         "command": command,

@@ -184,11 +184,10 @@ def _out_of_reach(
     model: nn.Module, whole: Mapping[str, str], curves: Mapping[str, Curve], highest: float, ratio: float, cost: Cost
 ) -> str:
     """Which layers are in the way of a ratio."""
-    sizes = {
-        path: parameters_of(model.get_submodule(path)) if cost == "parameters" else 0 for path in whole
-    }  # of layers that stay whole
-    largest = sorted(sizes, key=lambda path: -sizes[path])[:3] if cost == "parameters" else list(whole)[:3]
-    binding = "; ".join(f"{path or 'the model'} ({whole[path]})" for path in largest)
+    largest = list(whole)
+    if cost == "parameters":
+        largest.sort(key=lambda path: -parameters_of(model.get_submodule(path)))
+    binding = "; ".join(f"{path or 'the model'} ({whole[path]})" for path in largest[:3])
     most = f"{highest:.3f} of the {cost} of {type(model).__name__} can be saved at most, with ranks of 1"
     layers = f" in {len(curves)} layers"
     return f"ratio {ratio} is out of reach: {most}{layers}" + (f"; what stays whole: {binding}" if binding else "")

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
-from limbeck.core.modules import Example, call, evaluating
+from limbeck.core.modules import Example, call, device_of, evaluating
 
 Batches = Iterable[Example]  # gone over several times, in the same order
 See = Callable[[Tensor, Tensor], None]  # what a layer takes, and what it gives
 
 
-class _EnoughError(Exception):
+class EnoughError(Exception):
     """Ends a pass that has brought what is needed."""
 
 
@@ -51,12 +51,12 @@ def inputs_and_outputs(model: nn.Module, path: str, batch: Example, calls: int) 
         goes_on = len(seen) + 1 < calls  # then later layers may change them in place
         seen.append((inputs[0].clone(), output.clone()) if goes_on else (inputs[0], output))
         if not goes_on:
-            raise _EnoughError
+            raise EnoughError
 
     hook = model.get_submodule(path).register_forward_hook(keep)
     try:
         call(model, on_device_of(model, batch))
-    except _EnoughError:
+    except EnoughError:
         pass
     finally:
         hook.remove()
@@ -65,7 +65,7 @@ def inputs_and_outputs(model: nn.Module, path: str, batch: Example, calls: int) 
 
 def on_device_of(model: nn.Module, batch: Any) -> Any:
     """A batch with its tensors where the model is."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     return tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
 
 

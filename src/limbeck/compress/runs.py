@@ -9,14 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from limbeck.compress.passes import on_device_of
+from limbeck.compress.passes import EnoughError, on_device_of
 from limbeck.core.modules import Example, call
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # what a module is called with
-
-
-class _EnoughError(Exception):
-    """Ends a pass after the last slice."""
 
 
 class Runs:
@@ -61,7 +57,7 @@ class Runs:
             counts[path] += 1
             left -= 1
             if not left:
-                raise _EnoughError
+                raise EnoughError
             return instead
 
         hooks = []
@@ -77,7 +73,7 @@ class Runs:
         try:
             call(self.model, on_device_of(self.model, batch))
             self._calls |= counts
-        except _EnoughError:
+        except EnoughError:
             pass
         finally:
             for hook in hooks:

@@ -39,6 +39,11 @@ def call(model: Callable[..., Any], example: Example) -> Any:
     return model(**example) if isinstance(example, dict) else model(*example)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters of a model are."""
+    return next(model.parameters()).device
+
+
 def set_training(model: nn.Module, training: bool) -> None:
     """``train()``, also of a model that holds what ``torch.export`` made, which stays as it was exported."""
     try:

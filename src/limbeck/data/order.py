@@ -22,6 +22,15 @@ def some_of(length: int, count: int | None, seed: int) -> list[int]:
     return sorted(torch.randperm(length, generator=torch.Generator().manual_seed(seed))[:count].tolist())
 
 
+def evenly(length: int, count: int) -> list[int]:
+    """So many of ``length`` indices, from the first to the last; all where there are fewer.
+
+    >>> evenly(10, 3), evenly(2, 3)
+    ([0, 4, 9], [0, 1])
+    """
+    return list(dict.fromkeys(round(place * (length - 1) / max(1, count - 1)) for place in range(count)))
+
+
 def seed_of(*parts: int | str) -> int:
     """A seed that depends on every part, and is well mixed."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1

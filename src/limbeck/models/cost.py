@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from limbeck.compress.cost import flops_of, parameters_of
 from limbeck.core.modules import Example, call, evaluating
 
 WARM_UP, LEAST, SECONDS = 2, 5, 1.0  # calls before the clock; calls that are timed at least, and for how long
@@ -46,11 +46,9 @@ def cost(model: nn.Module, example: Callable[[int], Example], batch: int) -> Cos
     """
     with evaluating(model), torch.inference_mode():
         one, many = example(1), example(batch)
-        with FlopCounterMode(display=False) as counter:
-            call(model, one)
         return Cost(
-            parameters=sum(each.numel() for each in model.parameters()),
-            macs=counter.get_total_flops() // 2,
+            parameters=parameters_of(model),
+            macs=flops_of(model, one) // 2,
             latency=1e3 * seconds(lambda: call(model, one)),
             throughput=batch / seconds(lambda: call(model, many)),
             batch=batch,
@@ -63,12 +61,17 @@ def seconds(run: Callable[[], Any]) -> float:
         run()
     times: list[float] = []
     while len(times) < LEAST or sum(times) < SECONDS:
-        wait_for_device()
-        started = time.perf_counter()
-        run()
-        wait_for_device()
-        times.append(time.perf_counter() - started)
+        times.append(timed(run))
     return median(times)
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds of a call, until the device is done with it."""
+    wait_for_device()
+    started = time.perf_counter()
+    run()
+    wait_for_device()
+    return time.perf_counter() - started
 
 
 def wait_for_device() -> None:

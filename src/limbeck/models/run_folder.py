@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
@@ -33,7 +33,7 @@ class RunFolder:
 
     @property
     def matches(self) -> Path:
-        """The matches as they were looked over before the first step."""
+        """The matches, as the preflight before the first step found them."""
         return self.path / "matches.json"
 
     @property
@@ -79,6 +79,20 @@ class RunFolder:
 
     def is_finished(self) -> bool:
         return self.last_student.is_file()
+
+    def student_of(self, which: Literal["best", "last"]) -> Path:
+        """The student that was the best, or as it was at the end.
+
+        Raises:
+            ValueError: There is no end yet.
+        """
+        if which == "last" and not self.is_finished():
+            raise ValueError(f"{self} is not finished, so it has no last student; leave out --weights last")
+        return self.last_student if which == "last" else self.student
+
+    def occupied(self) -> ValueError:
+        """What is said to a new run where there is one already."""
+        return ValueError(f"{self} holds a run already; go on with --resume, --overwrite it, or choose another --out")
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""

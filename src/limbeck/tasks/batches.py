@@ -11,6 +11,7 @@ from accelerate.utils import send_to_device
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from limbeck.core.modules import device_of
 from limbeck.data.parts import HeldOut
 
 
@@ -28,10 +29,6 @@ def held_out_of(card: Mapping[str, Any]) -> HeldOutOptions:
 def on_device(model: nn.Module) -> nn.Module:
     """The model, on a GPU where there is one."""
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 def val_batches(model: nn.Module, data: Dataset[Any], size: int, collate: Any = None) -> Iterator[Any]:

@@ -157,7 +157,7 @@ def load(original: nn.Module, file: Path) -> nn.Module:
     return model
 
 
-def finish(folder: RunFolder, places: Places, model: nn.Module, card: dict[str, Any]) -> None:
+def finish(folder: RunFolder, model: nn.Module, card: dict[str, Any]) -> None:
     """Write the student of the run, which has no global part."""
     save_student(model, folder.student, card)
     save_student(model, folder.last_student, card)

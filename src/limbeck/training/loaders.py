@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from limbeck.data.order import TrainOrder
+from limbeck.data.order import TrainOrder, evenly
 from limbeck.data.workers import as_raised
 from limbeck.training.display import Display
 from limbeck.training.recipe import EXAMPLES, Recipe
@@ -60,8 +60,7 @@ class Loaders:
 
     def some_validation(self, count: int) -> list[Any]:
         """So many batches of one validation image, spread over all of them; fewer where there are fewer."""
-        every = len(self.recipe.val_data)  # type: ignore[arg-type]
-        indices = dict.fromkeys(round(place * (every - 1) / max(1, count - 1)) for place in range(count))
+        indices = evenly(len(self.recipe.val_data), count)  # type: ignore[arg-type]
         batches = (self.recipe.collate([self.recipe.val_data[index]]) for index in indices)
         return [send_to_device(batch, self.accelerator.device) for batch in batches]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
@@ -17,7 +16,7 @@ from limbeck.core.building import keeping_buffers
 from limbeck.core.distiller import Distiller
 from limbeck.core.features import gather
 from limbeck.core.modules import call
-from limbeck.models.cost import wait_for_device
+from limbeck.models.cost import timed
 from limbeck.training.alone import Alone
 from limbeck.training.task import Task
 
@@ -68,11 +67,7 @@ def cost_of(part: str, run: Callable[[], None]) -> dict[str, float]:
         run()
     times: list[float] = []
     while not times or (len(times) < TIMES and sum(times) < SECONDS):
-        wait_for_device()
-        started = time.perf_counter()
-        run()
-        wait_for_device()
-        times.append(time.perf_counter() - started)
+        times.append(timed(run))
     return {f"{part}_ms": 1e3 * median(times), f"{part}_mib": sum(kept.values()) / MIB}
 
 

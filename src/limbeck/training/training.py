@@ -49,9 +49,7 @@ class Training:
             display.say(note)
         resume = options.resume or bool(restarts())
         if folder.has_run() and not (resume or options.overwrite):
-            raise ValueError(
-                f"{folder} holds a run already; go on with --resume, --overwrite it, or choose another --out"
-            )
+            raise folder.occupied()
         found = load_checkpoint(folder.checkpoints) if resume else None
         if resume and folder.has_student() and found is None:
             raise ValueError(
@@ -132,8 +130,7 @@ class Training:
                 write_atomically(folder.record, json.dumps(record, indent=1, default=str).encode())
             if draw_first_batch is not None and state.step == 0:
                 draw_first_batch(folder.first_batch)
-            for path in (folder.log, folder.classes):
-                drop_after(path, state.step, state.epoch)
+            self._cut_back()
             self.display.record_to(folder.console)
             if state.step == 0:
                 self.findings.at_start()
@@ -244,11 +241,15 @@ class Training:
         self.state.load_state_dict(found[1])
         self.state.rate = rate
         if self.accelerator.is_main_process:
-            for path in (self.folder.log, self.folder.classes):
-                drop_after(path, self.state.step, self.state.epoch)
+            self._cut_back()
         self._log("rewind", {"rate": rate})
         self.display.say(f"{error}; back to step {self.state.step}, with {rate:g} of the learning rate from here on")
         self.display.begin(self.loaders.total_steps, self.state.step)
+
+    def _cut_back(self) -> None:
+        """Drop what was logged after the step that the run is at."""
+        for path in (self.folder.log, self.folder.classes):
+            drop_after(path, self.state.step, self.state.epoch)
 
     def finish(self) -> None:
         if self.accelerator.is_main_process:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from limbeck.commands.report.charts import Rows, coloured, lines
 from limbeck.commands.report.parts import Chart, Legend, Part, Section
 from limbeck.commands.report.runs import Comparison, Entry, Run, Way
 from limbeck.commands.report.verdict import WORDS
+from limbeck.training.compare import difference
 
 POINTS = 150  # of a line, at most
 
@@ -90,18 +90,10 @@ def rows_of(way: Way, kind: str, value: Value, name: str = "") -> Rows:
     for step, numbers in several:
         row: dict[str, Any] = {"step": step, "mean": mean(numbers), "way": name or way.name, "line": "mean"}
         if len(numbers) > 1:
-            half = half_width(numbers)
+            half = difference(numbers, [0.0] * len(numbers))[1]
             row |= {"low": row["mean"] - half, "high": row["mean"] + half}
         rows.append(row)
     return rows
-
-
-def half_width(numbers: list[float]) -> float:
-    """Half of the 95 % interval of a mean."""
-    from scipy.stats import t  # type: ignore[import-untyped]
-
-    quantile = float(t.ppf(0.975, len(numbers) - 1))
-    return quantile * stdev(numbers) / math.sqrt(len(numbers))
 
 
 def thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from limbeck.commands.report.charts import BLANK, COLOURS, heatmap, steps_apart
 from limbeck.commands.report.parts import Chart, Part, Pictures, Section
 from limbeck.commands.report.runs import Comparison, Run, apart
+from limbeck.data.order import evenly
 
 MATCHES = 4  # that are drawn
 COLUMNS = {"teacher": "teacher", "before": "student, before", "after": "student, after"}
@@ -30,7 +31,8 @@ def pictures(comparison: Comparison) -> Section:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
         notes = file.metadata() or {}
     places = sorted({int(name.split("/")[1]) for name in tensors if name.startswith("teacher/")})
-    parts: list[Part] = [_drawn(place, tensors, notes[f"match/{place}"]) for place in spread(places)]
+    drawn = [places[index] for index in evenly(len(places), MATCHES)] if places else []
+    parts: list[Part] = [_drawn(place, tensors, notes[f"match/{place}"]) for place in drawn]
     if not parts:
         return Section(title, "The teacher's features of these matches are no maps, so they are not drawn.")
     about = (
@@ -107,13 +109,6 @@ def recorded(comparison: Comparison) -> Run | None:
     """The first run that has features, one with those after the training where there is one."""
     runs = [run for run in comparison.runs if run.folder.features.is_file()]
     return next((run for run in runs if run.folder.is_finished()), runs[0] if runs else None)
-
-
-def spread(places: list[int]) -> list[int]:
-    """A few of many, from the first to the last."""
-    if len(places) <= MATCHES:
-        return places
-    return [places[round(place * (len(places) - 1) / (MATCHES - 1))] for place in range(MATCHES)]
 
 
 def _drawn(place: int, tensors: dict[str, Tensor], match: str) -> Pictures:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
+from limbeck.core.modules import device_of
 from limbeck.data.inputs import Preprocess
 from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
@@ -33,7 +34,7 @@ class ImagePredictor:
 
     @torch.no_grad()
     def predict(self, image: Picture) -> dict[str, Tensor]:
-        device = next(self.module.parameters()).device
+        device = device_of(self.module)
         pixels = self.crop(pixels_of(image)).unsqueeze(0).to(device)
         return {"probabilities": self.module(self.preprocess(pixels)).float().softmax(1)[0].cpu()}
 

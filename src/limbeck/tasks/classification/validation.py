@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from limbeck.core.modules import Example
+from limbeck.core.modules import Example, device_of
 from limbeck.data.inputs import Preprocess
 from limbeck.models.model import Model
-from limbeck.tasks.batches import device_of, held_out_of, on_device, spread, val_batches
+from limbeck.tasks.batches import held_out_of, on_device, spread, val_batches
 from limbeck.tasks.classification.dataset import Images
 from limbeck.tasks.classification.load import load_images
 from limbeck.tasks.classification.task import Classification

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from limbeck.tasks.detection import KIND as DETECTION
 from limbeck.tasks.detection import recipe
-from limbeck.tasks.detection.checkpoints import load_detector
-from limbeck.tasks.detection.deploy import deploy
-from limbeck.tasks.detection.hub import HUB
-from limbeck.tasks.detection.models import SOURCES, build_detector
 from limbeck.tasks.detection.options import Data, LevelOptions, StudentOptions
-from limbeck.tasks.detection.pictures import batch_panels
-from limbeck.tasks.detection.predictor import ObjectPredictor
 from limbeck.tasks.detection.recipe import BUDGET
-from limbeck.tasks.detection.validation import ObjectValidation
-from limbeck.tasks.kind import TaskKind
 from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.training.recipe import Budget, Recipe
 
@@ -68,16 +63,4 @@ def train(
     return recipe.train(data, model, weights, backbone, frozen_norms, masks=True, budget=budget)
 
 
-KIND = TaskKind(
-    "instance",
-    SOURCES,
-    build_detector,
-    load_detector,
-    distill,
-    train,
-    ObjectValidation,
-    ObjectPredictor,
-    deploy,
-    HUB,
-    batch_panels,
-)
+KIND = replace(DETECTION, name="instance", distill=distill, train=train)

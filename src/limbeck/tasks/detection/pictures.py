@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from limbeck.core.modules import evaluating
+from limbeck.core.modules import device_of, evaluating
 from limbeck.data.order import Key
 from limbeck.models.model import Model
 from limbeck.tasks.detection.dataset import Objects
@@ -31,7 +31,7 @@ def sheets(
             "truth": outlined(image, annotated.boxes, annotated.labels, objects.classes, outlines),
         }
         for title, model in models.items():
-            device = next(model.module.parameters()).device
+            device = device_of(model.module)
             with evaluating(model.module):
                 found = detect(model.module, [seen.to(device).float() / 255])[0]
             kept = found["scores"] >= score

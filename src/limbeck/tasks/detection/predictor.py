@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from limbeck.core.modules import device_of
 from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
 from limbeck.tasks.detection.pictures import outlined
@@ -33,7 +34,7 @@ class ObjectPredictor:
     def predict(self, image: Picture) -> dict[str, Tensor]:
         pixels = pixels_of(image)
         size = tuple(pixels.shape[1:])
-        seen = self.resize(pixels).to(next(self.module.parameters()).device)
+        seen = self.resize(pixels).to(device_of(self.module))
         found = {name: value.cpu() for name, value in detect(self.module, [seen.float() / 255])[0].items()}
         boxes = in_pixels_of(size, seen.shape[1:], found["boxes"])
         prediction = {"boxes": boxes, "labels": found["labels"] - 1, "scores": found["scores"]}

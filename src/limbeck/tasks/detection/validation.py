@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from limbeck.core.modules import Example
+from limbeck.core.modules import Example, device_of
 from limbeck.models.model import Model
-from limbeck.tasks.batches import device_of, held_out_of, on_device, spread, val_batches
+from limbeck.tasks.batches import held_out_of, on_device, spread, val_batches
 from limbeck.tasks.detection.load import load_objects
 from limbeck.tasks.detection.models import gives_masks
 from limbeck.tasks.detection.pictures import sheets

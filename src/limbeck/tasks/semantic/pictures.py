@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import draw_segmentation_masks
 
-from limbeck.core.modules import evaluating
+from limbeck.core.modules import device_of, evaluating
 from limbeck.data.order import Key
 from limbeck.models.model import Model
 from limbeck.tasks.pictures import Panels, colours
@@ -26,7 +26,7 @@ def sheets(masks: Masks, data: ValMasks, models: Mapping[str, Model], count: int
         seen = data[index]["image"]
         panels = {"image": image, "truth": overlay(image, truth[0], len(masks.classes))}
         for title, model in models.items():
-            device = next(model.module.parameters()).device
+            device = device_of(model.module)
             with evaluating(model.module):
                 predicted = predict(model.module, seen.unsqueeze(0).to(device), model.inputs, size)[0]
             panels[title] = overlay(image, predicted.cpu(), len(masks.classes))

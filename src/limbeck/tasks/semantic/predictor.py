@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from limbeck.core.modules import device_of
 from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
 from limbeck.tasks.predictor import Picture, pixels_of
@@ -30,7 +31,7 @@ class MaskPredictor:
     @torch.no_grad()
     def predict(self, image: Picture) -> dict[str, Tensor]:
         pixels = pixels_of(image)
-        seen = self.resize(pixels).unsqueeze(0).to(next(self.module.parameters()).device)
+        seen = self.resize(pixels).unsqueeze(0).to(device_of(self.module))
         return {"mask": predict(self.module, seen, self.inputs, pixels.shape[1:])[0].cpu()}
 
     def describe(self, prediction: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.core.modules import evaluating
+from limbeck.core.modules import device_of, evaluating
 from limbeck.data.inputs import Inputs, normalised
 from limbeck.tasks.semantic.classes import IGNORED
 from limbeck.tasks.semantic.places import at_size, logits_at, logits_of
@@ -93,7 +93,7 @@ class Semantic:
         from torchmetrics.classification import MulticlassConfusionMatrix  # takes seconds
 
         metric = MulticlassConfusionMatrix(len(self.classes), ignore_index=IGNORED)
-        metric.to(next(model.parameters()).device)
+        metric.to(device_of(model))
         with evaluating(model):
             for batch in loader:
                 metric.update(predict(model, batch["image"], inputs, batch["mask"].shape[-2:]), batch["mask"])

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from limbeck.core.modules import Example
+from limbeck.core.modules import Example, device_of
 from limbeck.models.model import Model
-from limbeck.tasks.batches import device_of, held_out_of, on_device, spread, val_batches
+from limbeck.tasks.batches import held_out_of, on_device, spread, val_batches
 from limbeck.tasks.pictures import write_pictures
 from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.pictures import sheets
