@@ -117,6 +117,32 @@ def review_kd(student: Tensor, teacher: Tensor) -> Levels:
     return criterion.eval().to(student.dtype)
 
 
+def vitkd(student: Tensor, teacher: Tensor) -> nn.Module:
+    torch.manual_seed(0)
+    criterion = Thrice(criteria.ViTKD())
+    criterion.criterion.build((student,) * 3, (teacher,) * 3)
+    nn.init.normal_(criterion.criterion.token)
+    return criterion.eval().to(student.dtype)
+
+
+class Thrice(nn.Module):
+    """Give a criterion of three layers one feature for all."""
+
+    def __init__(self, criterion: nn.Module):
+        super().__init__()
+        self.criterion = criterion
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return self.criterion((student,) * 3, (teacher,) * 3)
+
+
+def ofa_kd(student: Tensor, teacher: Tensor) -> criteria.OFAKD:
+    torch.manual_seed(0)
+    criterion = criteria.OFAKD(1.5, stage=3)
+    criterion.build(student, teacher)
+    return criterion.eval().to(student.dtype)
+
+
 @torch.no_grad()
 def to_identity(layer: nn.Linear | nn.Conv2d) -> None:
     nn.init.eye_(layer.weight) if layer.weight.ndim == 2 else nn.init.dirac_(layer.weight)
@@ -175,6 +201,7 @@ CRITERIA = [
         "Cosine standardised", plain(partial(criteria.Cosine, standardise=True)), random, MAPS + TOKENS, minimum=None
     ),  # its minimum is at the standardised teacher
     *cases("CWD", plain(criteria.CWD), random, MAPS + TOKENS),
+    *cases("DeiT", plain(criteria.DeiT), random, LOGITS, minimum=None),
     *cases("DIST", plain(criteria.DIST), random, [(3, 5), (2, 4, 3, 1)], minimum=1e-5),  # its eps keeps it from 0
     *cases("DKD", plain(criteria.DKD), random, LOGITS, truth=classes),
     *cases("FGD", fgd, random, MAPS, truth=boxes),
@@ -184,10 +211,23 @@ CRITERIA = [
     *cases("KD", plain(criteria.KD), random, LOGITS),
     *cases("MGD", mgd, positive, MAPS),
     *cases("NKD", plain(criteria.NKD), random, LOGITS, truth=classes, minimum=None),
+    *cases("OFAKD", plain(partial(criteria.OFAKD, 1.5)), random, LOGITS, truth=classes, minimum=None),
+    *[
+        Case(
+            f"OFAKD exit {'x'.join(map(str, shape))}",
+            ofa_kd,
+            lambda shape=shape: random(shape, seed=0),
+            lambda shape=shape: random((shape[0], 5), seed=1),
+            truth=classes,
+            minimum=None,
+        )
+        for shape in [(3, 4, 6, 6), (1, 4, 5, 3), (2, 197, 4), (1, 16, 8)]
+    ],
     *cases("OFD", plain(criteria.OFD), random, MAPS + TOKENS),
     *cases("PKD", plain(criteria.PKD), random, MAPS + TOKENS),
     *cases("ReviewKD", review_kd, positive, MAPS),
     *cases("RKD", plain(criteria.RKD), random, TRIPLES),
     *cases("SimilarityPreserving", plain(criteria.SimilarityPreserving), random, SEVERAL),
+    *cases("ViTKD", vitkd, random, MAPS, minimum=None),  # of masked positions something is generated
     *cases("WTTM", plain(criteria.WTTM), random, LOGITS, minimum=None),  # it is at a softened teacher
 ]

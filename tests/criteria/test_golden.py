@@ -82,6 +82,57 @@ def test_of_fkd_is_that_of_mmrazor(shape, reduction, pool, value, gradient):
     assert torch.autograd.grad(found, student)[0].norm().item() == pytest.approx(gradient, rel=1e-12)
 
 
+def wave(shape, shift=0.3):
+    return torch.sin(0.7 * torch.arange(torch.Size(shape).numel(), dtype=torch.float64) + shift).view(shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "stage", "value", "gradient"),
+    [
+        ((3, 3, 20, 20), 1, 1.520762033698763, 0.05462717863674756),
+        ((3, 6, 10, 10), 2, 1.5936437499710847, 0.09264759839605503),
+        ((3, 24, 3, 3), 4, 1.5924936526823465, 0.03423615435483173),
+        ((3, 197, 8), 1, 2.782682828950719, 0.4296466098916934),  # with a class token
+        ((3, 196, 8), 2, 3.02865651412626, 0.039873121423229296),
+        ((3, 26, 8), 4, 1.119724871801515, 0.19257494439714667),
+    ],
+    ids=str,
+)
+def test_of_the_exits_of_ofa_kd_is_that_of_the_authors(shape, stage, value, gradient):
+    """Value and norm of the student's gradient by f7bb896, with biases for queries, keys and values."""
+    student = wave(shape).requires_grad_()
+    criterion = criteria.OFAKD(1.5, stage=stage)
+    criterion.build(student, LOGITS[1])
+    found = numbered(criterion)(student, LOGITS[1], LABELS)
+    assert found.item() == pytest.approx(value, rel=1e-12)
+    assert torch.autograd.grad(found, student)[0].norm().item() == pytest.approx(gradient, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("images", "widths", "side", "value", "gradients"),
+    [
+        (2, (6, 8), 4, 552.0193029165710, (21.820741173893826, 19.815548834595948, 22.404276289347)),
+        (3, (8, 8), 5, 742.4427617499467, (20.76154973760728, 20.71054728545179, 152.68902188471878)),
+    ],
+    ids=["other widths", "one width"],
+)
+def test_of_vitkd_is_that_of_the_authors(images, widths, side, value, gradients):
+    """Value and norms of the student's gradients by cls_KD 1e5d48f, with alpha 1, beta 0.1 and the mask of seed 0."""
+    shapes = [(images, side**2, width) for width in widths]
+    of_student = [wave(shapes[0], 0.3 + block) for block in range(3)]
+    k = torch.arange(torch.Size(shapes[1]).numel(), dtype=torch.float64).view(shapes[1])
+    of_teacher = [1.5 * torch.cos(0.4 * k + block) for block in range(3)]
+    student, teacher = ([tokens.mT.unflatten(2, (side, side)) for tokens in each] for each in (of_student, of_teacher))
+    student = [feature.requires_grad_() for feature in student]
+    criterion = criteria.ViTKD()
+    criterion.build(student, teacher)
+    torch.manual_seed(0)
+    found = numbered(criterion)(student, teacher)
+    assert found.item() == pytest.approx(value, rel=1e-12)
+    norms = [gradient.norm().item() for gradient in torch.autograd.grad(found, student)]
+    assert norms == pytest.approx(gradients, rel=1e-10)
+
+
 def test_of_the_channel_transform():
     criterion = criteria.ChannelTransform()
     criterion.build(STUDENT, TEACHER)
@@ -102,6 +153,8 @@ def test_of_the_channel_transform():
         (criteria.KD(temperature=4), 0.562857),
         (criteria.KD(temperature=1), 0.413522),
         (criteria.KD(temperature=2, standardise=True), 0.216042),
+        (criteria.DeiT(), 1.503298),  # by the authors' code, 7e160fe
+        (lambda student, teacher: criteria.KD(3)(student, teacher) / 5, 0.112286),  # its soft variant
         (criteria.WTTM(), 0.379045),  # by the authors' code, fe457b3
         (criteria.WTTM(exponent=0.1), 0.598465),
         (criteria.WTTM(weighed=False), 0.119422),
@@ -128,6 +181,9 @@ def test_of_logits(criterion, value):
         (criteria.NKD(others=0), 0.538290),
         (criteria.NKD(others=1), 0.538290 + 1.112359),
         (criteria.NKD(), 2.206828),
+        (criteria.OFAKD(), 1.465037),  # by the authors' code, f7bb896
+        (criteria.OFAKD(exponent=1.5), 1.448949),
+        (criteria.OFAKD(exponent=1.5, temperature=2), 1.217929),
     ],
     ids=str,
 )

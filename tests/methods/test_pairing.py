@@ -2,9 +2,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from limbeck import Distiller, EarlyDecay, WarmUp, conv1x1, conv_bn, conv_bn_relu_if_positive, criteria
+from limbeck import Distiller, EarlyDecay, WarmUp, conv1x1, conv_bn, conv_bn_relu_if_positive, criteria, tokens_to_map
 from limbeck.data.inputs import Inputs
 from limbeck.methods.pairing import make_matches, used_in
 from limbeck.methods.spelling import find_method, weight_of
@@ -33,6 +35,11 @@ class Stage(nn.Module):
 CLASSES = ["a", "b", "c"]
 
 
+def vit(width=16, *, two_heads=False, depth=3):
+    made = VisionTransformerDistilled if two_heads else VisionTransformer
+    return made(img_size=32, patch_size=8, embed_dim=width, depth=depth, num_heads=4, num_classes=3)
+
+
 def net(width, stages=3):
     widths = [3, *(width * 2**i for i in range(stages))]
     body = [Stage(*pair) for pair in pairwise(widths)]
@@ -57,6 +64,8 @@ def test_every_public_criterion_is_a_method():
 def test_every_method_distils_a_pair_of_networks_by_its_name_alone(name):
     torch.manual_seed(0)
     student, teacher, images = net(4), net(6), torch.randn(4, 3, 32, 32)
+    if name in ("DeiT", "ViTKD"):  # these are for transformers
+        student, teacher = vit(two_heads=name == "DeiT"), vit(24)
     truth = BOXES if name in ("FGD", "ForegroundTransform") else LABELS
     matches = matches_of(name, student, teacher)
     distiller = Distiller(student, teacher, matches, example=(images,), truth=truth)
@@ -71,6 +80,7 @@ def test_every_method_distils_a_pair_of_networks_by_its_name_alone(name):
         ("KD", [("output", "output")]),
         ("CWD", [("2", "2")]),
         ("AttentionTransfer", [("0", "0"), ("1", "1"), ("2", "2")]),
+        ("OFAKD", [("0", "output"), ("1", "output"), ("2", "output"), ("output", "output")]),
         ("OFD", [("0.act:input", "0.act:input"), ("1.act:input", "1.act:input"), ("2.act:input", "2.act:input")]),
     ],
 )
@@ -81,6 +91,60 @@ def test_a_method_reads_where_its_paper_does(name, layers):
 def test_review_takes_the_students_stages_and_the_teachers_before_activation_and_both_pooled():
     (pair,) = layers_of(matches_of("ReviewKD"))
     assert pair == (("0", "1", "2", "2"), ("0.act:input", "1.act:input", "2.act:input", "2"))
+
+
+def test_vitkd_takes_the_first_two_blocks_and_the_last_feature_with_its_norm():
+    (match,) = matches_of("ViTKD", vit(), vit(24, depth=5))
+    assert layers_of([match]) == [(("blocks.0", "blocks.1", "norm"),) * 2]
+    assert {layer.read for layer in match.student + match.teacher} == {tokens_to_map(prefix=1)}
+    assert match.measuring
+
+
+@pytest.mark.parametrize(("student", "teacher", "role"), [(net(4), vit(), "student"), (vit(), net(4), "teacher")])
+def test_vitkd_refuses_what_is_no_plain_transformer(student, teacher, role):
+    with pytest.raises(ValueError, match=rf"the {role}, Sequential, is no plain transformer .* OFAKD and Channel"):
+        matches_of("ViTKD", student, teacher)
+
+
+def test_the_exits_of_a_transformer_are_at_the_blocks_that_the_paper_takes_with_their_class_token():
+    student = vit(depth=12)
+    matches = matches_of("OFAKD:exponent=1.5", student, net(6))
+    paths = [f"blocks.{index}" for index in (1, 3, 9, 11)]
+    assert layers_of(matches) == [((path,), ("output",)) for path in [*paths, "output"]]
+    assert [match.criterion.stage for match in matches[:-1]] == [1, 2, 3, 4]
+    assert {match.criterion.exponent for match in matches} == {1.5}
+    Distiller(student, net(6), matches, example=(torch.randn(2, 3, 32, 32),), truth=LABELS[:2])
+    assert [match.criterion.project.others for match in matches[:-1]] == [1] * 4
+
+
+def test_the_exits_of_a_convolutional_network_count_its_stages_from_the_last():
+    assert [match.criterion.stage for match in matches_of("OFAKD")[:-1]] == [2, 3, 4]
+    assert layers_of(matches_of("OFAKD", vit(depth=2), net(6))) == [
+        ((path,), ("output",)) for path in ("blocks.0", "blocks.1", "output")
+    ]
+
+
+def test_an_exit_can_be_named_with_its_stage():
+    (match,) = matches_of("OFAKD:stage=2", student_layers=("1",), teacher_layers=("",))
+    assert layers_of([match]) == [(("1",), ("output",))]
+    assert match.criterion.stage == 2
+
+
+@pytest.mark.parametrize("method", ["DeiT", "KD:temperature=3", "NKD"])
+def test_a_method_on_class_scores_is_read_at_the_distillation_head(method):
+    student = vit(two_heads=True)
+    matches = matches_of(method, student, net(6), layers="distillation-head")
+    assert layers_of(matches) == [(("head_dist",), ("output",))]
+    assert student.distilled_training
+
+
+def test_what_has_no_distillation_head_and_what_cannot_be_weighed_there_is_refused():
+    with pytest.raises(ValueError, match=r"Sequential has no distillation token .* deit_tiny_distilled_patch16_224"):
+        matches_of("DeiT")
+    with pytest.raises(ValueError, match="DKD at the distillation head needs a weight that is a number"):
+        matches_of("DKD", vit(two_heads=True), net(6), layers="distillation-head")
+    with pytest.raises(ValueError, match="DeiT at the distillation head needs a weight that is a number"):
+        matches_of("DeiT", vit(two_heads=True), net(6), weight="auto")
 
 
 def test_stages_are_paired_from_the_deepest():

@@ -13,7 +13,7 @@ import tyro
 from rich.table import Table
 
 from limbeck.core.match import Match
-from limbeck.methods.table import FURTHER_PAPERS, METHODS, Method
+from limbeck.methods.table import FURTHER_PAPERS, METHODS, OF_SCORES, Method
 from limbeck.models.run_folder import RunFolder
 from limbeck.training.display import wide_console
 
@@ -55,10 +55,11 @@ def row_of(name: str, method: Method) -> list[str]:
 
 def trained_parameters(method: Method) -> int:
     """Of projector and criterion, between maps of 256 channels, three where several are fused."""
-    feature = torch.zeros((2, 10) if method.reads == "output" else (2, 256, 8, 8))
-    example = (feature, feature, feature) if method.reads == "stages-together" else feature
+    feature, scores = torch.zeros(2, 256, 8, 8), torch.zeros(2, 10)
+    together = method.reads in ("stages-together", "shallow-and-deep")
+    student = scores if method.reads in ("output", "distillation-head") else (feature,) * 3 if together else feature
     match = Match("", "", method.criterion(), projector=method.projector)
-    match.build(example, example)
+    match.build(student, scores if method.reads in OF_SCORES else student)
     return sum(parameter.numel() for parameter in match.parameters())
 
 

@@ -6,6 +6,7 @@ from limbeck.criteria.channel_transform import ChannelTransform
 from limbeck.criteria.cirkd import CIRKD
 from limbeck.criteria.cosine import Cosine
 from limbeck.criteria.cwd import CWD
+from limbeck.criteria.deit import DeiT
 from limbeck.criteria.dist import DIST
 from limbeck.criteria.dkd import DKD
 from limbeck.criteria.fgd import FGD
@@ -15,11 +16,13 @@ from limbeck.criteria.guided_kd import GuidedKD
 from limbeck.criteria.kd import KD
 from limbeck.criteria.mgd import MGD
 from limbeck.criteria.nkd import NKD
+from limbeck.criteria.ofa_kd import OFAKD
 from limbeck.criteria.ofd import OFD
 from limbeck.criteria.pkd import PKD
 from limbeck.criteria.review_kd import ReviewKD
 from limbeck.criteria.rkd import RKD
 from limbeck.criteria.similarity_preserving import SimilarityPreserving
+from limbeck.criteria.vitkd import ViTKD
 from limbeck.criteria.wttm import WTTM
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "KD",
     "MGD",
     "NKD",
+    "OFAKD",
     "OFD",
     "PKD",
     "RKD",
@@ -40,8 +44,10 @@ __all__ = [
     "ChannelDistillation",
     "ChannelTransform",
     "Cosine",
+    "DeiT",
     "ForegroundTransform",
     "GuidedKD",
     "ReviewKD",
     "SimilarityPreserving",
+    "ViTKD",
 ]

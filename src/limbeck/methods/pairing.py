@@ -8,10 +8,9 @@ from typing import Any, Literal
 from limbeck.core.capture import Layer
 from limbeck.core.criterion import name_of
 from limbeck.core.match import Match
-from limbeck.core.projectors import pooled
+from limbeck.methods.places import exits_of, layers_of
 from limbeck.methods.spelling import find_method, weight_of
-from limbeck.methods.table import FURTHER_PAPERS, PROJECTORS, SCHEDULES, Reads
-from limbeck.models.features import before_activation
+from limbeck.methods.table import FURTHER_PAPERS, OF_SCORES, PROJECTORS, SCHEDULES, Reads
 from limbeck.models.model import Model
 
 
@@ -58,12 +57,22 @@ def make_matches(
         pairs = [(student.levels[stride], teacher.levels[stride]) for stride in common]
     else:
         pairs = pairs_of(reads, student, teacher, student_layers, teacher_layers)
+    further: list[dict[str, Any]] = [{}] * len(pairs)  # options of the criterion at each
+    if reads == "exits" and not named:
+        exits = exits_of(student)
+        pairs = [*((layer, teacher.output) for layer, _ in exits), *pairs]
+        further = [*(options for _, options in exits), *further]
     chosen = spelt.projector_at(reads) if projector is None else PROJECTORS[projector]
     chosen_weight = spelt.weight if weight is None else weight_of(weight)
     if isinstance(chosen_weight, int | float) and chosen_weight <= 0:
         raise ValueError(
             f"the weight of {method} is {chosen_weight:g}; it has to be above 0, or the student learns nothing "
             "from the teacher: limbeck train trains it alone"
+        )
+    if reads == "distillation-head" and chosen_weight == "auto":
+        raise ValueError(
+            f"{method} at the distillation head needs a weight that is a number, as --weight 1: the labels bring no "
+            "gradient there, which auto would follow"
         )
     weights = [chosen_weight] * len(pairs)
     if reduction is not None:
@@ -75,8 +84,8 @@ def make_matches(
         if reduction == "equal":
             weights = [weights[0] * (stride / common[0]) ** 2 for stride in common]
     return [
-        Match(student_layer, teacher_layer, make(), weight=each, projector=chosen)
-        for (student_layer, teacher_layer), each in zip(pairs, weights, strict=True)
+        Match(student_layer, teacher_layer, make(**options), weight=each, projector=chosen)
+        for (student_layer, teacher_layer), each, options in zip(pairs, weights, further, strict=True)
     ]
 
 
@@ -84,7 +93,7 @@ def on_detectors(reads: Reads, method: str) -> Reads:
     """What a method reads of detectors: features at every level of their pyramids."""
     if reads in ("last-map", "stages"):
         return "levels"
-    if reads == "output":
+    if reads in OF_SCORES:
         raise ValueError(
             f"{method} compares class scores, of which each detector has its own kind; ChannelTransform, CWD, FGD, MGD "
             "and PKD compare the levels of pyramids"
@@ -107,7 +116,7 @@ def pairs_of(
             )
         common = min(len(of_student), len(of_teacher))  # paired from the deepest; what a first one lacks is left out
         of_student, of_teacher = of_student[-common:], of_teacher[-common:]
-    if reads == "stages-together":
+    if reads in ("stages-together", "shallow-and-deep"):
         return [(tuple(of_student), tuple(of_teacher))]
     return list(zip(of_student, of_teacher, strict=True))
 
@@ -124,22 +133,6 @@ def common_strides(student: Model, teacher: Model, strides: Collection[int] = ()
             "none in common; name what follows what with --student-layer and --teacher-layer"
         )
     return [stride for stride in common if not strides or stride in strides]
-
-
-def layers_of(reads: Reads, model: Model, role: Literal["student", "teacher"]) -> list[Layer]:
-    if reads == "output":
-        return [model.output]
-    if reads == "last-map":
-        return [model.last_map]
-    if reads == "stages":
-        return [stage.layer for stage in model.stages]
-    module, used = model.module, model.used
-    if reads == "stages-before-activation":
-        return [before_activation(module, used, stage) for stage in model.stages]
-    # ReviewKD: the student's stages follow the teacher's before their activation; and pooled, as the classifier has it.
-    last = model.stages[-1].layer
-    each = [stage.layer if role == "student" else before_activation(module, used, stage) for stage in model.stages]
-    return [*each, Layer(last.path, pooled(last.read))]
 
 
 def used_in(matches: Sequence[Match]) -> list[str]:

@@ -16,8 +16,8 @@ from limbeck.methods.table import METHODS, SCHEDULES, Method
 from limbeck.models.files import function_in
 
 
-def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable[[], Criterion]]:
-    """The method that ``NAME:option=value,...`` names, and what makes its criterion with these options.
+def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable[..., Criterion]]:
+    """The method that ``NAME:option=value,...`` names, and what makes its criterion with these and further options.
 
     Args:
         spec: The name and options.
@@ -32,13 +32,13 @@ def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable
         if not isinstance(own, type):  # a function of (student, teacher) is the criterion
             if options:
                 raise ValueError(f"{spec}: {name} is a function, which takes no options")
-            return method, lambda: own
+            return method, lambda **_: own
     else:
         name, _, options = spec.partition(":")
         method = METHODS[known(name, METHODS, "method")]
     given = options_of(options, method.criterion, name)
     given = {**method.on_levels.options, **given} if on_levels else given
-    return method, lambda: method.criterion(**given)
+    return method, lambda **further: method.criterion(**{**further, **given})
 
 
 def weight_of(spec: float | str) -> Weight:

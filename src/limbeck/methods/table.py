@@ -25,7 +25,18 @@ from limbeck.core.projectors import (
     orthogonal,
 )
 
-Reads = Literal["output", "last-map", "levels", "stages", "stages-before-activation", "stages-together"]
+Reads = Literal[
+    "output",
+    "distillation-head",
+    "exits",
+    "last-map",
+    "levels",
+    "stages",
+    "stages-before-activation",
+    "stages-together",
+    "shallow-and-deep",
+]
+OF_SCORES: tuple[Reads, ...] = ("output", "distillation-head", "exits")  # of the teacher, its class scores
 PROJECTORS: dict[str, MakeProjector | None] = {
     "off": None,
     **{
@@ -62,8 +73,8 @@ class Method:
     on_levels: OnLevels = OnLevels()
 
     def projector_at(self, reads: Reads) -> MakeProjector | None:
-        """The projector where features are read so: none at the output."""
-        if reads == "output":
+        """The projector where features are read so: none where class scores are compared."""
+        if reads in OF_SCORES:
             return None
         return self.on_levels.projector if reads == "levels" and self.on_levels.projector else self.projector
 
@@ -115,6 +126,22 @@ METHODS: Mapping[str, Method] = {
         "zheng2024knowledge",
         "class probabilities against a softened teacher's, weighed by how unsure that is",
         "output",
+    ),
+    "DeiT": Method(
+        criteria.DeiT,
+        "touvron2021training",
+        "the teacher's class, with a head that the student has for it",
+        "distillation-head",
+        weight=1.0,
+        published="1,000 classes, batch 1024 (0.5 beside 0.5 of the cross entropy)",
+    ),
+    "OFAKD": Method(
+        criteria.OFAKD,
+        "hao2023one",
+        "class probabilities, also of exits along the student, of any architecture",
+        "exits",
+        weight=1.0,
+        published="exponent 1.5, 1,000 classes, batch 512; 100 classes with exponent 1",
     ),
     "FitNet": Method(
         nn.MSELoss,
@@ -186,6 +213,12 @@ METHODS: Mapping[str, Method] = {
         "features generated from a masked one",
         projector=conv1x1_if_needed,
         on_levels=OnLevels({"masked": 0.65, "over": "positions"}),
+    ),
+    "ViTKD": Method(
+        criteria.ViTKD,
+        "yang2022vitkd",
+        "the first two blocks of transformers, and the last feature generated from a masked one",
+        "shallow-and-deep",
     ),
     "PKD": Method(
         criteria.PKD, "cao2022pkd", "how each channel varies, whatever its scale", projector=conv1x1_if_needed

@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from limbeck.models.distilled import DISTILLATION_HEAD
+
 
 def load_weights(model: nn.Module, source: str, *, name: str = "", new_head: bool = False) -> list[str]:
     """Load weights from a file, or the ones published for the model.
@@ -39,7 +41,8 @@ def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str, *, new
     """As ``load_weights``, once the tensors are read from their source."""
     own = model.state_dict()
     other = of_other_shapes(state, own)
-    if new_head and len({key.rpartition(".")[0] for key in other}) <= 1:
+    heads = {key.rpartition(".")[0].replace(DISTILLATION_HEAD, "head") for key in other}  # of two, one
+    if new_head and len(heads) <= 1:
         for key in other:
             state[key] = own[key]
     else:

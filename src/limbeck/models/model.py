@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from limbeck.core.capture import Layer
 from limbeck.data.inputs import Inputs
+from limbeck.models.blocks import blocks_of
+from limbeck.models.distilled import class_scores, has_two_heads
 from limbeck.models.features import last_spatial, stages, survey, survey_used
 from limbeck.models.maps import Found
 
@@ -54,7 +56,7 @@ class Model:
     @property
     def output(self) -> Layer:
         """Where the class scores are."""
-        return Layer("", self.read_scores)
+        return Layer("", self.read_scores or (class_scores if has_two_heads(self.module) else None))
 
     @cached_property
     def used(self) -> list[Found]:
@@ -67,6 +69,11 @@ class Model:
     def stages(self) -> list[Found]:
         """What the encoder's stages give, from the first to the deepest."""
         return stages(self.module, self.used)
+
+    @cached_property
+    def blocks(self) -> list[Found]:
+        """What the blocks of a plain transformer give, from the first to the deepest; none of any other network."""
+        return [] if len(self.stages) > 1 else blocks_of(self.module, self.used, self.stages[-1])
 
     @cached_property
     def last_map(self) -> Layer:

@@ -12,6 +12,7 @@ import tyro
 from limbeck.core.match import Match
 from limbeck.methods.pairing import make_matches
 from limbeck.methods.spelling import find_method, weight_of
+from limbeck.methods.table import OF_SCORES
 from limbeck.models.model import Model
 
 ProjectorName = Literal[
@@ -85,13 +86,13 @@ class MatchOptions:
     def matches(self, student: Model, teacher: Model, **options: Any) -> list[Match]:
         """The matches of every method; ``options`` as ``make_matches`` takes them.
 
-        Of several methods, those that compare class scores read them at the output, whatever layers are named.
+        Of several methods, those that compare class scores read them where they do, whatever layers are named.
         """
         weights: tuple[float | str | None, ...] = self.weight or (None,) * len(self.methods)
         layers = {"student_layers": self.student_layer, "teacher_layers": self.teacher_layer}
         matches = []
         for method, weight in zip(self.methods, weights, strict=True):
-            of_scores = len(self.methods) > 1 and find_method(method)[0].reads == "output"
+            of_scores = len(self.methods) > 1 and find_method(method)[0].reads in OF_SCORES
             given = {} if of_scores else {**layers, **options}
             matches += make_matches(method, student, teacher, weight=weight, projector=self.projector, **given)
         return matches

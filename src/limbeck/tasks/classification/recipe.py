@@ -67,7 +67,7 @@ def distill(
     student: str,
     student_weights: str | None = None,
     matching: MatchOptions = MatchOptions(),
-    layers: Literal["output", "last-map", "stages", "stages-before-activation"] | None = None,
+    layers: Literal["output", "distillation-head", "last-map", "stages", "stages-before-activation"] | None = None,
     size: int | None = None,
     teacher_size: int | None = None,
     loss: LossOptions = LossOptions(),
@@ -83,7 +83,8 @@ def distill(
         student: Likewise.
         student_weights: To start the student from; a classifier for other classes is left out. From scratch by default.
         matching: What follows what.
-        layers: Where to read instead of where the method does: at the output, the last map, or every stage.
+        layers: Where to read instead of where the method does: at the output, the distillation head of a
+            student that has one, the last map, or every stage.
         size: The student's image size in pixels; its own by default.
         teacher_size: The teacher's image size in pixels; its own by default.
         loss: The student's own loss.

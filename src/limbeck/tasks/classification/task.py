@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.core.modules import evaluating
 from limbeck.data.inputs import Inputs, Preprocess
+from limbeck.models.distilled import class_scores
 from limbeck.tasks.classification.dataset import UNLABELLED
 from limbeck.tasks.classification.transforms import Batch
 from limbeck.training.by_class import ByClass, shares
@@ -58,16 +59,17 @@ class Classification:
     def truth(self, batch: Batch) -> Tensor:
         return batch["label"]
 
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+    def loss(self, output: Tensor | tuple[Tensor, Tensor], batch: Batch) -> Tensor:
         """Cross entropy, summed over the labelled images of a batch, over how many of them a batch has on average.
 
-        Not over how many this one has: so the number of processes and micro-batches makes no difference.
+        Not over how many this one has: so the number of processes and micro-batches makes no difference. Of a network
+        with two heads it is the first one's.
         """
-        label, target = batch["label"], batch.get("target", batch["label"])
+        scores, label = class_scores(output).float(), batch["label"]
         each = F.cross_entropy(
-            output.float(),
-            target,
-            None if self.class_weights is None else self.class_weights.to(output.device),
+            scores,
+            batch.get("target", label),
+            None if self.class_weights is None else self.class_weights.to(scores.device),
             ignore_index=UNLABELLED,
             label_smoothing=self.label_smoothing,
             reduction="none",
