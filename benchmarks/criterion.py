@@ -50,6 +50,11 @@ def maps(size: Size) -> Inputs:
     return Inputs(feature(size, size.student), feature(size, size.teacher))
 
 
+def coarse_maps(size: Size) -> Inputs:
+    """Maps a quarter as high and wide, as what takes all pairs of positions is given."""
+    return maps(replace(size, height=max(1, size.height // 4), width=max(1, size.width // 4)))
+
+
 def maps_of_three(size: Size) -> Inputs:
     """Maps of three images or more, without which there is no angle."""
     return maps(replace(size, batch=max(3, size.batch)))
@@ -65,6 +70,11 @@ def maps_and_boxes(size: Size) -> Inputs:
 def levels(size: Size) -> Inputs:
     """Three maps, at full, half and quarter height and width."""
     return Inputs(*(tuple(feature(size, c, level) for level in range(3)) for c in (size.student, size.teacher)))
+
+
+def blocks(size: Size) -> Inputs:
+    """Three maps of one size."""
+    return Inputs(*(tuple(feature(size, c) for _ in range(3)) for c in (size.student, size.teacher)))
 
 
 def logits(size: Size) -> Inputs:
@@ -84,6 +94,7 @@ SETUPS = {
     "ForegroundTransform": Setup(criteria.ForegroundTransform, maps_and_boxes, naive.foreground_transform),
     "AttentionTransfer": Setup(criteria.AttentionTransfer, maps, naive.attention_transfer),
     "ChannelDistillation": Setup(criteria.ChannelDistillation, maps, naive.channel_distillation),
+    "CIRKD": Setup(criteria.CIRKD, coarse_maps, naive.cirkd),
     "Cosine": Setup(criteria.Cosine, maps, naive.cosine),
     "CWD": Setup(criteria.CWD, maps, naive.cwd),
     "FGD": Setup(criteria.FGD, maps_and_boxes, naive.fgd),
@@ -94,11 +105,15 @@ SETUPS = {
     "ReviewKD": Setup(criteria.ReviewKD, levels, naive.review_kd),
     "RKD": Setup(criteria.RKD, maps_of_three, naive.rkd),
     "SimilarityPreserving": Setup(criteria.SimilarityPreserving, maps, naive.similarity_preserving),
+    "ViTKD": Setup(criteria.ViTKD, blocks, naive.vitkd),
     "KD": Setup(criteria.KD, logits, naive.kd),
     "DKD": Setup(criteria.DKD, logits_and_labels, naive.dkd),
     "DIST": Setup(criteria.DIST, logits, naive.dist),
     "NKD": Setup(criteria.NKD, logits_and_labels, naive.nkd),
     "GuidedKD": Setup(criteria.GuidedKD, logits_and_labels, naive.guided_kd),
+    "WTTM": Setup(criteria.WTTM, logits, naive.wttm),
+    "DeiT": Setup(criteria.DeiT, logits, naive.deit),
+    "OFAKD": Setup(partial(criteria.OFAKD, 1.5), logits_and_labels, naive.ofa_kd),  # without an exit
 }
 Method = Literal[tuple(SETUPS)]
 
@@ -170,7 +185,7 @@ def main(size: Size) -> None:
     torch.set_num_threads(size.threads)
     print(circumstances())
     print(size)
-    print("Peaks are above the inputs, in units of the student's: its map, its three maps (ReviewKD) or its logits.\n")
+    print("Peaks are above the inputs, in units of the student's: its maps (three of ReviewKD, ViTKD) or its logits.\n")
     print("| method | time ours / naive | ours, ms | naive, ms | peak ours | peak naive | unit, MiB |")
     print("|---|---|---|---|---|---|---|")
     for method in size.methods:

@@ -40,6 +40,18 @@ def foreground_transform(
     return (weights * (transformed - teacher) ** 2).sum() / batch
 
 
+def cirkd(criterion: criteria.CIRKD, student: Tensor, teacher: Tensor) -> Tensor:
+    """As the authors' code has it: one pair of images after the other."""
+    here, there = (F.normalize(feature.flatten(2).transpose(1, 2), dim=2) for feature in (student, teacher))
+    total = torch.zeros((), device=student.device)
+    for i in range(len(here)):
+        for j in range(len(here)):
+            log_student = F.log_softmax(here[i] @ here[j].t() / criterion.temperature, dim=1)
+            p_teacher = F.softmax(there[i] @ there[j].t() / criterion.temperature, dim=1)
+            total = total + F.kl_div(log_student, p_teacher, reduction="batchmean")
+    return total / len(here) ** 2
+
+
 def cosine(criterion: criteria.Cosine, student: Tensor, teacher: Tensor) -> Tensor:
     directions = (1 - F.cosine_similarity(student, teacher, dim=1)).mean()
     return criterion.cosine * directions + criterion.smooth_l1 * F.smooth_l1_loss(student, teacher)
@@ -215,3 +227,31 @@ def nkd(criterion: criteria.NKD, student: Tensor, teacher: Tensor, labels: Tenso
     here, there = (logits[rest].reshape(len(labels), -1) / criterion.temperature for logits in (student, teacher))
     others = -(F.softmax(there, dim=1) * F.log_softmax(here, dim=1)).sum(1).mean()
     return target + criterion.others * criterion.temperature**2 * others
+
+
+def ofa_kd(criterion: criteria.OFAKD, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    p_student, p_teacher = (F.softmax(logits / criterion.temperature, dim=1) for logits in (student, teacher))
+    own = F.one_hot(labels, student.shape[1])
+    return -(((p_teacher + own) ** criterion.exponent - own) * torch.log(p_student)).sum(1).mean()
+
+
+def deit(criterion: criteria.DeiT, student: Tensor, teacher: Tensor) -> Tensor:
+    return F.cross_entropy(student, teacher.argmax(dim=1))
+
+
+def wttm(criterion: criteria.WTTM, student: Tensor, teacher: Tensor) -> Tensor:
+    powers = F.softmax(teacher, dim=1) ** criterion.exponent
+    sums = powers.sum(1)
+    distances = F.kl_div(F.log_softmax(student, dim=1), powers / sums[:, None], reduction="none").sum(1)
+    return (sums * distances).mean()
+
+
+def vitkd(criterion: criteria.ViTKD, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
+    (batch, _, height, width), masked = student[2].shape, criterion.masked
+    here = [align(feature) for align, feature in zip(criterion.aligned, student, strict=True)]
+    shallow = F.mse_loss(torch.cat(here[:2], 1), torch.cat(teacher[:2], 1), reduction="sum")
+    order = torch.rand(batch, height * width, device=here[2].device).argsort(1).argsort(1)
+    mask = (order >= int(height * width * (1 - masked))).view(batch, 1, height, width).float()
+    made = criterion.generator(here[2] * (1 - mask) + criterion.token[:, None, None] * mask)
+    deep = F.mse_loss(made * mask, teacher[2] * mask, reduction="sum") / masked
+    return (criterion.shallow * shallow + criterion.deep * deep) / batch
