@@ -83,8 +83,7 @@ def distill(
         student: Likewise.
         student_weights: To start the student from; a classifier for other classes is left out. From scratch by default.
         matching: What follows what.
-        layers: Where to read instead of where the method does: at the output, the distillation head of a
-            student that has one, the last map, or every stage.
+        layers: Where to read instead of where the method does: output, distillation head, last map, or every stage.
         size: The student's image size in pixels; its own by default.
         teacher_size: The teacher's image size in pixels; its own by default.
         loss: The student's own loss.
