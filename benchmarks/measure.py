@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import platform
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Step = Callable[[], object]
@@ -41,7 +41,10 @@ def ratio(times: dict[str, list[float]], name: str, *parts: str) -> float:
 
 
 def peak_memory(make: Callable[[], Step]) -> int:
-    """Bytes that a step takes at most beyond what was there before it, in a process of its own."""
+    """Bytes of tensors that a step takes at most beyond what was there before it, in a process of its own.
+
+    On a CPU as torch allocates them: what the process holds of the system depends on what the C library gives back.
+    """
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_peak, (make, torch.get_num_threads()))
@@ -55,15 +58,13 @@ def _peak(make: Callable[[], Step], threads: int) -> int:
         before = torch.cuda.memory_allocated()
         step()
         return torch.cuda.max_memory_allocated() - before
-    libc = ctypes.CDLL(None)
-    libc.malloc_trim(0)  # memory that is freed already is not to hide what the step takes
-    libc.mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: nor is what the step itself has freed to stay
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    Path("/proc/self/clear_refs").write_text("5")  # forget the highest use so far
-    step()
-    status = Path("/proc/self/status").read_text()
-    highest = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(highest.split()[1]) * 1024 - before
+    step()  # momentum and other state that stays is made in the first
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    assert profiler.profiler is not None
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(accumulate(size for _, size in changes))
 
 
 def synchronise() -> None:

@@ -220,7 +220,6 @@ class Distiller(nn.Module):
                 build_match(match, gather(student, match.student), gather(teacher, match.teacher), truth)
 
 
-@cache
 @cache  # each time would wrap it once more
 def _leave_uncompiled() -> None:
     """Have the compiler leave alone what measures; not at import, since this loads it, which takes as long as torch."""

@@ -31,6 +31,7 @@ class Loaders:
         mine = range(accelerator.process_index, len(recipe.val_data), accelerator.num_processes)  # type: ignore[arg-type]
         batch_size = recipe.val_batch_size or recipe.budget.batch_size
         self._val_loader = self._loader(Subset(recipe.val_data, mine), batch_size=batch_size)
+        self._told: set[str] = set()  # of samples that were skipped
         self._train_loader(epoch=0)  # tells of a batch size that does not fit
 
     def example(self) -> Any:
@@ -63,6 +64,13 @@ class Loaders:
         indices = evenly(len(self.recipe.val_data), count)  # type: ignore[arg-type]
         batches = (self.recipe.collate([self.recipe.val_data[index]]) for index in indices)
         return [send_to_device(batch, self.accelerator.device) for batch in batches]
+
+    def skipped(self) -> list[str]:
+        """What is new about samples of which others took the place."""
+        readers = [data.reader for data in (self.recipe.train_data, self.recipe.val_data) if hasattr(data, "reader")]
+        news = [note for reader in readers for note in reader.notes() if note not in self._told]
+        self._told.update(news)
+        return news
 
     def _train_loader(self, epoch: int, start: int = 0) -> DataLoader[Any]:
         budget = self.recipe.budget

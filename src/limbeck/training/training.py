@@ -21,13 +21,14 @@ from limbeck.training.devices import restarts
 from limbeck.training.display import Display
 from limbeck.training.findings import Findings
 from limbeck.training.fine_tuning import describe, freeze
-from limbeck.training.fingerprint import check_same, fingerprint
+from limbeck.training.fingerprint import fingerprint
 from limbeck.training.loaders import Loaders
 from limbeck.training.losses import Losses
 from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Recipe
 from limbeck.training.record import drop_after, log, save_student
 from limbeck.training.report import Report
+from limbeck.training.resumption import restore
 from limbeck.training.state import State
 from limbeck.training.step import TrainStep
 from limbeck.training.step_cost import peak_memory
@@ -69,7 +70,6 @@ class Training:
         self.fingerprint = fingerprint(recipe, trained)
         self.state = State(trained, recipe.budget, accelerator, recipe.loaded)
         self.weights: dict[str, float] = {}  # of the matches, once they are measured
-        self.told: set[str] = set()  # notes of samples that were skipped
         self.overtaken = False  # whether the student was said to be ahead of its teacher
         self._describe()
         if found:
@@ -88,37 +88,14 @@ class Training:
         )
 
     def _restore(self, path: Path, stored: dict[str, Any], damaged: list[str]) -> None:
-        for line in damaged:
-            self.display.say(line)
-        try:
-            check_same(stored["run"], self.fingerprint, str(self.folder))
-            self._check_length(stored)
-            self.state.load_state_dict(stored)
-            if stored["steps"] < self.loaders.total_steps:  # a run may have ended in the middle of an epoch
-                self.state.epoch = min(self.state.epoch, self.state.step // self.loaders.steps_per_epoch)
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{path} is no checkpoint of this run: {error}") from None
         state = self.state
+        news = restore(state, path, stored, self.folder, self.fingerprint, self.loaders)
+        for line in [*damaged, *news]:
+            self.display.say(line)
         if not self.goes_on():
             self.display.say(f"{self.folder} is finished already: {state.epoch} epochs, {state.step} steps")
         else:
             self.display.say(f"resumed from {path}: step {state.step}, epoch {state.epoch + 1}")
-
-    def _check_length(self, stored: dict[str, Any]) -> None:
-        """Refuse a shorter run, and say what a longer one means."""
-        before, now = stored["steps"], self.loaders.total_steps
-        if now < before:
-            raise ValueError(f"{self.folder} was started for {before} steps; it can be resumed for more, not for {now}")
-        if now > before:
-            self.display.say(
-                f"extended from {before} to {now} steps: from step {stored['step'] + 1} on the learning rate is that "
-                "of the longer run, so this is not what a run of that length from the beginning gives"
-            )
-        if stored["processes"] != self.accelerator.num_processes:
-            self.display.say(
-                f"resumed on {self.accelerator.num_processes} processes, after {stored['processes']}: batch norms, "
-                "random numbers and rounding differ from those of an unbroken run"
-            )
 
     def begin(self, record: Mapping[str, Any] | None, draw_first_batch: Callable[[Path], None] | None) -> None:
         """Take the run folder: what a run before left there is cut back to the checkpoint, or removed."""
@@ -184,19 +161,12 @@ class Training:
         self._log("memory", peak_memory())
         if state.epoch % budget.evaluate_every == 0 or state.step >= self.loaders.total_steps:
             self._evaluate()
-        self._tell_of_skipped()
+        for note in self.loaders.skipped():
+            self.display.say(note)
         self.save()
         if self.options.keep_every and state.epoch % self.options.keep_every == 0 and self.accelerator.is_main_process:
             newest = self.folder.checkpoints / f"step-{state.step:08d}.ckpt"
             write_atomically(self.folder.checkpoints / f"epoch-{state.epoch:05d}.ckpt", newest.read_bytes())
-
-    def _tell_of_skipped(self) -> None:
-        """Say of which samples others took the place, as soon as there are more of them."""
-        for data in (self.recipe.train_data, self.recipe.val_data):
-            for note in data.reader.notes() if hasattr(data, "reader") else ():
-                if note not in self.told:
-                    self.told.add(note)
-                    self.display.say(note)
 
     def _evaluate(self) -> None:
         state, name = self.state, self.task.metric
