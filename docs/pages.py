@@ -6,6 +6,7 @@ from pathlib import Path
 import limbeck
 from limbeck import criteria
 from limbeck.commands.methods import COLUMNS, bibliography, row_of
+from limbeck.methods.predictions import PREDICTIONS
 from limbeck.methods.table import METHODS
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -38,6 +39,7 @@ def _write(path: Path, text: str) -> None:
 def method_page(name: str) -> str:
     """What the table says of a method, its formula and shapes, what was measured, and its paper."""
     method = METHODS[name]
+    task = "detection" if method.reads in PREDICTIONS else "classification"
     facts = dict(zip(COLUMNS, row_of(name, method), strict=True))
     shown = {key: facts[key] for key in COLUMNS[1:] if facts[key]}
     rows = "\n".join(f"| {key} | {value} |" for key, value in shown.items())
@@ -45,7 +47,7 @@ def method_page(name: str) -> str:
     own = documented([f"limbeck.criteria.{criterion}"]) if hasattr(criteria, criterion) else f"`torch.nn.{criterion}`."
     return f"""# {name}
 
-    limbeck distill classification --data DIR --teacher TEACHER --student STUDENT --method {name} --out RUN
+    limbeck distill {task} --data DIR --teacher TEACHER --student STUDENT --method {name} --out RUN
 
 | | |
 |---|---|

@@ -114,6 +114,24 @@ def test_truncation_passes_through_a_model_that_catches_exceptions():
     assert Capture(Block(steps), [Layer("a")], truncate=True)(images())[0] is None
 
 
+def test_a_layer_that_runs_several_times_is_read_at_the_run_that_is_named():
+    def steps(block, x):
+        return block.b(block.a(x)) + block.a(2 * x) + block.a(3 * x)
+
+    model, x = Block(steps), images()
+    layers = [Layer("a", run=2), Layer("a", run=0), Layer("b")]
+    capture = Capture(model, layers)
+    for _ in range(2):
+        _, features = capture(x)
+        assert torch.equal(features[layers[0]], model.a(3 * x))
+        assert torch.equal(features[layers[1]], model.a(x))
+    assert [str(layer) for layer in layers] == ["a[2]", "a[0]", "b"]
+    assert str(Layer("a", run=2, label="/8")) == "a/8"
+    with pytest.raises(RuntimeError, match="a of Block ran 3 times in this forward, so run=3 is not there"):
+        Capture(model, [Layer("a", run=3)])(x)
+    assert Capture(model, [Layer("a", run=1)], truncate=True)(x)[0] is None
+
+
 def test_recompute_of_activation_checkpointing_is_not_recorded():
     reads, runs = [], []
     model = Block(checkpointed)

@@ -104,6 +104,30 @@ class Levels(nn.Module):
         return feature, F.avg_pool2d(feature, 2), feature.mean((2, 3), keepdim=True)
 
 
+class Rest(nn.Module):
+    """What a head makes of two maps: logits of 4 classes, and boxes around the origin."""
+
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        logits, sides = (each.flatten(2).mT for each in (first, second.exp()))
+        return logits, torch.cat([-sides[..., :2], sides[..., 2:]], -1)
+
+
+class Halves(nn.Module):
+    """Give a criterion of two layers one feature twice, as a half of itself and as it is."""
+
+    def __init__(self, criterion: nn.Module, student: Tensor, teacher: Tensor):
+        super().__init__()
+        self.criterion = criterion
+        if hasattr(criterion, "build"):
+            criterion.build(self.split(student), self.split(teacher))
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return self.criterion(self.split(student), self.split(teacher))
+
+    def split(self, feature: Tensor) -> tuple[Tensor, ...]:
+        return feature / 2, feature
+
+
 def review_kd(student: Tensor, teacher: Tensor) -> Levels:
     criterion = Levels(criteria.ReviewKD(), student, teacher)
     for fusion in criterion.criterion.fusions:
@@ -200,6 +224,13 @@ CRITERIA = [
     *cases(
         "Cosine standardised", plain(partial(criteria.Cosine, standardise=True)), random, MAPS + TOKENS, minimum=None
     ),  # its minimum is at the standardised teacher
+    *cases(
+        "CrossKD",
+        lambda student, teacher: Halves(criteria.CrossKD(Rest()), student, teacher),
+        random,
+        MAPS,
+        minimum=None,
+    ),  # it is where the aligned student is the teacher, and has a kink there
     *cases("CWD", plain(criteria.CWD), random, MAPS + TOKENS),
     *cases("DeiT", plain(criteria.DeiT), random, LOGITS, minimum=None),
     *cases("DIST", plain(criteria.DIST), random, [(3, 5), (2, 4, 3, 1)], minimum=1e-5),  # its eps keeps it from 0

@@ -207,3 +207,50 @@ def test_a_position_without_a_direction_gets_no_gradient():
     criteria.CIRKD()(student, teacher).backward()
     assert not student.grad[0, :, 1, 1].any()
     assert 0 < student.grad.norm() < 1e3
+
+
+class Deltas(nn.Module):
+    """The rest of a small head, whose boxes are RetinaNet's deltas of an anchor of size 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.scores, self.boxes = nn.Conv2d(4, 6, 1, bias=False), nn.Conv2d(4, 8, 1, bias=False)
+        with torch.no_grad():
+            for phase, layer in enumerate((self.scores.double(), self.boxes.double())):
+                k = torch.arange(layer.weight.numel(), dtype=torch.float64).view_as(layer.weight)
+                layer.weight.copy_(0.6 * torch.sin(1.3 * k + phase))
+
+    def forward(self, first, second):
+        logits, deltas = (
+            layer(each.relu()).movedim(1, -1).unflatten(-1, (-1, size)).flatten(1, 3)
+            for layer, each, size in ((self.scores, first, 3), (self.boxes, second, 4))
+        )
+        middle, size = deltas[..., :2], deltas[..., 2:].exp()
+        return logits, torch.cat([middle - size / 2, middle + size / 2], -1)
+
+
+@pytest.mark.parametrize(
+    ("options", "value", "gradient"),
+    [
+        ({"boxes": 0}, 0.5243543136691855, 0.06821271273897245),
+        ({"scores": 0}, 1.037878081269905, 0.10010796951073249),
+        ({}, 1.5622323949390906, 0.12113867977971082),
+        ({"scores": 0.4, "boxes": 0.75}, 0.988150286420103, 0.07988509871012876),
+    ],
+    ids=["scores", "boxes", "both", "weighed"],
+)
+def test_of_cross_kd_is_that_of_the_authors(options, value, gradient):
+    """Value and norm of the student's gradient by align_scale and the losses of CrossKD 87e156a, on real anchors."""
+    student, teacher = [], []
+    for level, shape in enumerate([(2, 4, 4, 6), (2, 4, 2, 3)]):
+        k = torch.arange(torch.Size(shape).numel(), dtype=torch.float64).view(shape)
+        student += [torch.sin(0.7 * k + 0.3 + level), torch.sin(0.9 * k + 0.1 + level)]
+        teacher += [1.5 * torch.sin(0.4 * k + 1 + level) + 0.3, 2 * torch.sin(0.5 * k + 2 + level) - 0.2]
+    student = tuple(each.requires_grad_() for each in student)
+    criterion = criteria.CrossKD(Deltas(), **options)
+    criterion.build(student, tuple(teacher))
+    found = criterion(student, tuple(teacher))
+    found.backward()
+    norms = torch.stack([each.grad.norm() for each in student if each.grad is not None])
+    assert found.item() == pytest.approx(value, rel=1e-6)
+    assert norms.norm().item() == pytest.approx(gradient, rel=1e-6)

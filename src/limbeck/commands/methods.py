@@ -13,6 +13,7 @@ import tyro
 from rich.table import Table
 
 from limbeck.core.match import Match
+from limbeck.methods.predictions import PREDICTIONS
 from limbeck.methods.table import FURTHER_PAPERS, METHODS, OF_SCORES, Method
 from limbeck.models.run_folder import RunFolder
 from limbeck.training.display import wide_console
@@ -54,7 +55,9 @@ def row_of(name: str, method: Method) -> list[str]:
 
 
 def trained_parameters(method: Method) -> int:
-    """Of projector and criterion, between maps of 256 channels, three where several are fused."""
+    """Of projector and criterion, between maps of 256 channels, three where several are fused; none of predictions."""
+    if method.reads in PREDICTIONS:
+        return 0
     feature, scores = torch.zeros(2, 256, 8, 8), torch.zeros(2, 10)
     together = method.reads in ("stages-together", "shallow-and-deep")
     student = scores if method.reads in ("output", "distillation-head") else (feature,) * 3 if together else feature

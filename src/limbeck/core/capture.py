@@ -30,9 +30,11 @@ class Layer:
     read: Callable[[Any], Tensor] | None = None  # None: the submodule returns one tensor
     input: bool = False  # what the submodule takes, not what it returns: of a ReLU, the feature before activation
     label: str = field(default="", repr=False, compare=False)  # added to its name: which of several that are returned
+    run: int | None = field(default=None, repr=False)  # of a submodule that runs several times in one forward, from 0
 
     def __str__(self) -> str:
-        return (f"{self.path}:input" if self.input else self.path or "output") + self.label
+        which = "" if self.run is None or self.label else f"[{self.run}]"
+        return (f"{self.path}:input" if self.input else self.path or "output") + self.label + which
 
 
 def as_layer(layer: Layer | str) -> Layer:
@@ -46,7 +48,7 @@ class Capture:
 
     Args:
         model: Any module. It keeps its mode, its output and its gradients.
-        layers: Where to read. A layer must run exactly once in each forward.
+        layers: Where to read. A layer must run exactly once in each forward, unless it says which run is read.
         truncate: Stop the model as soon as every layer was read; the output is then ``None``.
 
     Raises:
@@ -66,6 +68,7 @@ class Capture:
         self.truncate = truncate
         self.returned: dict[Layer, Any] | None = None  # where set: what each submodule returned
         self._outputs: dict[Layer, _Output] | None = None  # None: not recording
+        self._runs: dict[Layer, int] = {}  # so far in this forward, of layers that say which is read
         self._hooked = {layer: find(model, layer.path) for layer in self.layers}  # all are found before one is hooked
         # A partial of a method, not a closure: copy.deepcopy(model) then records into its own copy.
         self._hooks = [
@@ -87,7 +90,7 @@ class Capture:
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, dict[Layer, Tensor]]:
         outputs: dict[Layer, _Output] = {}
-        self._outputs = outputs
+        self._outputs, self._runs = outputs, {}
         output = None
         try:
             output = self.model(*args, **kwargs)
@@ -106,10 +109,14 @@ class Capture:
         outputs = self._outputs
         if outputs is None:
             return
+        if layer.run is not None:
+            runs = self._runs[layer] = self._runs.get(layer, 0) + 1
+            if runs != layer.run + 1:
+                return
         if layer in outputs:
             raise RuntimeError(
                 f"layer {layer} of {type(self.model).__name__} ran twice in one forward; "
-                "match one that runs once, such as the module around it"
+                "match one that runs once, such as the module around it, or say which run: Layer(path, run=0)"
             )
         # A compiled graph changes nothing in place that it gives out. An exception would break it, where dead-code
         # elimination drops the unused tail anyway.
@@ -148,6 +155,8 @@ class Capture:
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         if not any(_is_ours(hook) for hook in hooks):
             return f"layer {layer} of {name} is not hooked any more (unhook, remove); make a new Capture or Distiller"
+        if runs := self._runs.get(layer, 0):
+            return f"{layer.path} of {name} ran {runs} times in this forward, so run={layer.run} is not there"
         return f"layer {layer} of {name} did not run in this forward; match one that runs for these inputs"
 
 

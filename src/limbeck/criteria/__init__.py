@@ -5,6 +5,7 @@ from limbeck.criteria.channel_distillation import ChannelDistillation
 from limbeck.criteria.channel_transform import ChannelTransform
 from limbeck.criteria.cirkd import CIRKD
 from limbeck.criteria.cosine import Cosine
+from limbeck.criteria.cross_kd import CrossKD
 from limbeck.criteria.cwd import CWD
 from limbeck.criteria.deit import DeiT
 from limbeck.criteria.dist import DIST
@@ -44,6 +45,7 @@ __all__ = [
     "ChannelDistillation",
     "ChannelTransform",
     "Cosine",
+    "CrossKD",
     "DeiT",
     "ForegroundTransform",
     "GuidedKD",

@@ -8,7 +8,9 @@ from typing import Any, Literal
 from limbeck.core.capture import Layer
 from limbeck.core.criterion import name_of
 from limbeck.core.match import Match
+from limbeck.methods.levels import common_strides
 from limbeck.methods.places import exits_of, layers_of
+from limbeck.methods.predictions import PREDICTIONS, match_predictions, refuse_options
 from limbeck.methods.spelling import find_method, weight_of
 from limbeck.methods.table import FURTHER_PAPERS, OF_SCORES, PROJECTORS, SCHEDULES, Reads
 from limbeck.models.model import Model
@@ -51,6 +53,15 @@ def make_matches(
         raise ValueError(f"layers are named one by one, or by --layers {layers}, not both")
     of_detectors = bool(student.levels or teacher.levels) and not named
     spelt, make = find_method(method, on_levels=of_detectors and layers in (None, "levels"))
+    chosen_weight = spelt.weight if weight is None else weight_of(weight)
+    if isinstance(chosen_weight, int | float) and chosen_weight <= 0:
+        raise ValueError(
+            f"the weight of {method} is {chosen_weight:g}; it has to be above 0, or the student learns nothing "
+            "from the teacher: limbeck train trains it alone"
+        )
+    if spelt.reads in PREDICTIONS:
+        refuse_options(method, layers=named or layers, projector=projector, reduction=reduction)
+        return [match_predictions(method, spelt.reads, make, student, teacher, strides, chosen_weight)]
     reads = layers or (on_detectors(spelt.reads, method) if of_detectors else spelt.reads)
     if reads == "levels":
         common = common_strides(student, teacher, strides)
@@ -63,12 +74,6 @@ def make_matches(
         pairs = [*((layer, teacher.output) for layer, _ in exits), *pairs]
         further = [*(options for _, options in exits), *further]
     chosen = spelt.projector_at(reads) if projector is None else PROJECTORS[projector]
-    chosen_weight = spelt.weight if weight is None else weight_of(weight)
-    if isinstance(chosen_weight, int | float) and chosen_weight <= 0:
-        raise ValueError(
-            f"the weight of {method} is {chosen_weight:g}; it has to be above 0, or the student learns nothing "
-            "from the teacher: limbeck train trains it alone"
-        )
     if reads == "distillation-head" and chosen_weight == "auto":
         raise ValueError(
             f"{method} at the distillation head needs a weight that is a number, as --weight 1: the labels bring no "
@@ -119,20 +124,6 @@ def pairs_of(
     if reads in ("stages-together", "shallow-and-deep"):
         return [(tuple(of_student), tuple(of_teacher))]
     return list(zip(of_student, of_teacher, strict=True))
-
-
-def common_strides(student: Model, teacher: Model, strides: Collection[int] = ()) -> list[int]:
-    """Strides of the levels that both detectors' pyramids have, the finest first; of those named, if any are."""
-    for model, role in ((student, "student"), (teacher, "teacher")):
-        if missing := set(strides) - model.levels.keys():
-            raise ValueError(f"the {role} has levels at the strides {sorted(model.levels)}, not at {sorted(missing)}")
-    common = sorted(student.levels.keys() & teacher.levels.keys())
-    if not common:
-        raise ValueError(
-            f"the student has levels at the strides {sorted(student.levels)}, the teacher at {sorted(teacher.levels)}: "
-            "none in common; name what follows what with --student-layer and --teacher-layer"
-        )
-    return [stride for stride in common if not strides or stride in strides]
 
 
 def used_in(matches: Sequence[Match]) -> list[str]:

@@ -66,8 +66,8 @@ def known(name: str, names: Mapping[str, Any], kind: str) -> str:
 
 def options_of(text: str, make: Callable[..., Any], name: str) -> dict[str, Any]:
     """Keyword arguments from ``option=value,...``; values are Python's literals, or words."""
-    # OFD's norm is a module, which cannot be written here.
-    takes = [parameter for parameter in signature(make).parameters if parameter != "norm"]
+    # OFD's norm and CrossKD's rest of a head are modules, which cannot be written here.
+    takes = [parameter for parameter in signature(make).parameters if parameter not in ("norm", "rest")]
     try:
         call = ast.parse(f"f({text})", mode="eval").body
         assert isinstance(call, ast.Call)

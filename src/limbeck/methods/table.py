@@ -35,6 +35,7 @@ Reads = Literal[
     "stages-before-activation",
     "stages-together",
     "shallow-and-deep",
+    "head",
 ]
 OF_SCORES: tuple[Reads, ...] = ("output", "distillation-head", "exits")  # of the teacher, its class scores
 PROJECTORS: dict[str, MakeProjector | None] = {
@@ -228,6 +229,12 @@ METHODS: Mapping[str, Method] = {
         "yang2022focal",
         "features, weighed by attention and by boxes; global context",
         projector=conv1x1_if_needed,
+    ),
+    "CrossKD": Method(
+        criteria.CrossKD,
+        "wang2024crosskd",
+        "scores and boxes that the teacher's head makes of the student's features",
+        "head",
     ),
     "ForegroundTransform": Method(
         criteria.ForegroundTransform, "liu2023simple", "as ChannelTransform, with less weight outside all boxes"

@@ -17,6 +17,19 @@ from limbeck.models.features import last_spatial, stages, survey, survey_used
 from limbeck.models.maps import Found
 
 
+@dataclass(frozen=True)
+class DenseHead:
+    """The head of a detector that looks at every position of its pyramid, cut into two.
+
+    Args:
+        layers: By stride in pixels: what the towers of the classes and of the boxes give where it is cut.
+        rest: The rest, of these two maps of a level: logits (B, n, K) and boxes (B, n, 4), in sizes of the anchor.
+    """
+
+    layers: Mapping[int, tuple[Layer, Layer]]
+    rest: nn.Module
+
+
 @dataclass
 class Model:
     """A network, its inputs and classes, and the places where methods read it, found when first asked for.
@@ -29,6 +42,7 @@ class Model:
         read_scores: Takes class scores from what the network returns; ``None`` where it returns them.
         find_last_map: Finds the last map, where that is not the last feature with more than one position.
         find_levels: Finds the maps of a feature pyramid, by stride in pixels.
+        find_head: Cuts the head over the levels; ``None`` where it has no such head.
         loaded: Names of its parameters that start from trained weights.
         card: What a run wrote about it; empty where it comes from no run.
     """
@@ -40,6 +54,7 @@ class Model:
     read_scores: Callable[[Any], Tensor] | None = None
     find_last_map: Callable[[nn.Module], Layer] | None = None
     find_levels: Callable[[nn.Module], Mapping[int, Layer]] | None = None
+    find_head: Callable[[nn.Module, Collection[int]], DenseHead | None] | None = None
     loaded: frozenset[str] = frozenset()
     card: Mapping[str, Any] = field(default_factory=dict)
 
@@ -84,3 +99,8 @@ class Model:
     def levels(self) -> Mapping[int, Layer]:
         """The maps of its feature pyramid by stride in pixels, from the finest on; none where it has none."""
         return self.find_levels(self.module) if self.find_levels else {}
+
+    @cached_property
+    def head(self) -> DenseHead | None:
+        """Its head over the levels of the pyramid, cut into two; ``None`` where it has none that can be cut."""
+        return self.find_head(self.module, list(self.levels)) if self.find_head else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -77,8 +77,14 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
     starts_at_zero = any(
         (weight.ndim > 1 or name.endswith("weight")) and not weight.any() for name, weight in weights.items()
     )
-    for name, gradient in zip([*map(str, match.student), *weights], gradients, strict=True):
-        if gradient is None or not (gradient.any() or (starts_at_zero and name in weights)):
+    # Of a module that runs several times, one run may have nothing to say, as a level of one position.
+    names = [str(replace(layer, run=None)) for layer in match.student]
+    reached: dict[str, bool] = {}
+    for name, gradient in zip([*names, *weights], gradients, strict=True):
+        learns = gradient is not None and bool(gradient.any() or (starts_at_zero and name in weights))
+        reached[name] = learns or reached.get(name, False)
+    for name, learns in reached.items():
+        if not learns:
             raise ValueError(f"{match} gives no gradient to {name}, so that would never learn")
     weight = "auto" if match.measuring else f"{match.weight:.4g}" if match.schedule is None else str(match.schedule)
     return Row(

@@ -185,6 +185,8 @@ def test_the_card_of_a_student_tells_what_another_program_must_know(runs, detect
     [
         (["--method", "CWD", "--layers", "levels"], {"CWD:backbone/8", "CWD:backbone/16"}),
         (["--method", "FGD", "--strides", "8"], {"FGD:backbone/8"}),
+        (["--method", "CrossKD"], {"CrossKD"}),
+        (["--method", "CrossKD:boxes=0.75", "--strides", "8", "--weight", "0.1"], {"CrossKD"}),
         (["--method", "ForegroundTransform"], {"ForegroundTransform:backbone/8", "ForegroundTransform:backbone/16"}),
         (["--method", "PKD", "--student-layer", LAST, "--teacher-layer", LAST], {f"PKD:{LAST}"}),
         (["--layers", "stages", "--weight", "1e-3"], {f"ChannelTransform:backbone.body.{i}" for i in range(4)}),
@@ -198,7 +200,7 @@ def test_methods_levels_stages_and_layers_are_chosen_by_options(runs, detectors,
     common = ["--data", str(runs / "data"), *SHORT, "--epochs", "3", "--evaluate-every", "3", *pair(runs, detectors)]
     main(["distill", "detection", *common, *options, "--out", str(tmp_path)])
     (*_, last) = log_of(tmp_path, "train")
-    assert {name for name in last if ":" in name} == terms
+    assert {name for name in last if ":" in name or name == "CrossKD"} == terms
     assert all(last[term] > 0 for term in terms)
     if "--inherit" in options:
         assert (
@@ -356,7 +358,8 @@ def test_a_run_killed_and_resumed_by_its_folder_ends_bitwise_as_an_unbroken_one(
     options = ["--epochs", "12", "--checkpoint-every", "2", "--evaluate-every", "12", "--no-teacher-check"]
     short = [word if word != "0" else "1" for word in SHORT]  # with a worker
     data = ["--data", str(runs / "data"), *short, "--colour", "0.3"]
-    start = ["distill", "detection", *data, *options, *pair(runs, detectors)]
+    methods = ["--method", "ChannelTransform", "--method", "CrossKD"]
+    start = ["distill", "detection", *data, *options, *methods, *pair(runs, detectors)]
     assert_resumes_bitwise(start, tmp_path, kill_after=(4, 29))  # of 48 steps; weights are still measured at step 4
 
 
@@ -367,6 +370,7 @@ def test_two_processes_distil_together_and_measure_as_one(runs, detectors, tmp_p
     run = tmp_path / "run"
     torchrun(
         *("-m", "limbeck", "distill", "detection", "--data", data, *options, "--weight", "1e-4"),
+        *("--method", "ChannelTransform", "--method", "CrossKD", "--weight", "1"),
         *("--teacher", str(runs / "teacher"), "--student", f"{detectors}:without_norms", "--out", str(run)),
     )
     metrics = read_card(run / "student.safetensors")["metrics"]

@@ -33,3 +33,16 @@ def cells_of(boxes: Tensor, height: int, width: int) -> Tensor:
     columns = (column >= left[:, None]) & (column <= right[:, None])
     cells: Tensor = (rows[:, :, None] & columns[:, None, :]) / area[:, None, None]
     return cells.amax(0)
+
+
+def generalised_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Of boxes (..., 4) as left, top, right, bottom with others, one by one (arXiv 1902.09630): -1 to 1."""
+    overlap = _area(torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:]))
+    union = _area(boxes[..., :2], boxes[..., 2:]) + _area(others[..., :2], others[..., 2:]) - overlap
+    around = _area(torch.minimum(boxes[..., :2], others[..., :2]), torch.maximum(boxes[..., 2:], others[..., 2:]))
+    least = 1e-7  # of boxes without area
+    return overlap / union.clamp(min=least) - (around - union) / around.clamp(min=least)
+
+
+def _area(first: Tensor, last: Tensor) -> Tensor:
+    return (last - first).clamp(min=0).prod(-1)

@@ -75,7 +75,7 @@ class Anchors(nn.Module):
         given = network.head(maps)
         size = (pixels.shape[-2], pixels.shape[-1])
         anchors = network.anchor_generator(ImageList(pixels[:1], [size]), maps)[0]
-        boxes = _decoded(network.box_coder, given["bbox_regression"], anchors)
+        boxes = decoded(network.box_coder, given["bbox_regression"], anchors)
         counts = network.anchor_generator.num_anchors_per_location()
         levels = [
             torch.full((count * each.shape[-2] * each.shape[-1],), level, dtype=torch.int64)
@@ -84,7 +84,7 @@ class Anchors(nn.Module):
         return boxes, self.scores(given), torch.cat(levels)
 
 
-def _decoded(coder: Any, regression: Tensor, anchors: Tensor) -> Tensor:
+def decoded(coder: Any, regression: Tensor, anchors: Tensor) -> Tensor:
     """Boxes (B, A, 4) in pixels from what a head says about the anchors (A, 4)."""
     boxes: Tensor
     if hasattr(coder, "decode_single"):

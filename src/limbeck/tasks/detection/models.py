@@ -17,6 +17,7 @@ from limbeck.models import huggingface
 from limbeck.models.build import FILE, Source, build
 from limbeck.models.files import model_at
 from limbeck.models.model import Model
+from limbeck.tasks.detection.cut_head import cut_head
 from limbeck.tasks.detection.heads import HEADS
 from limbeck.tasks.detection.pyramids import MULTIPLE, levels_of_backbone
 from limbeck.tasks.detection.transformer_levels import find_backbone, levels_of_transformer
@@ -126,7 +127,7 @@ def _detector(module: nn.Module, classes: list[str]) -> Model:
     transform = getattr(module, "transform", None)
     mean, std = (transform.image_mean, transform.image_std) if transform else ((0.0,) * 3, (1.0,) * 3)
     inputs = Inputs(None, tuple(mean), tuple(std), MULTIPLE)
-    return Model(module, inputs, classes, find_encoder(module), find_levels=levels_of_backbone)
+    return Model(module, inputs, classes, find_encoder(module), find_levels=levels_of_backbone, find_head=cut_head)
 
 
 def find_encoder(module: nn.Module) -> str:
