@@ -240,6 +240,8 @@ CRITERIA = [
     *cases("ForegroundTransform", foreground_transform, positive, MAPS, truth=boxes),
     *cases("GuidedKD", plain(criteria.GuidedKD), random, LOGITS, truth=classes),
     *cases("KD", plain(criteria.KD), random, LOGITS),
+    *cases("LD", plain(criteria.LD), random, [(3, 8, 6, 6), (1, 12, 5, 3), (2, 5, 8)]),
+    *cases("LD inside", plain(partial(criteria.LD, inside=True)), random, [(3, 8, 6, 6)], truth=boxes),
     *cases("MGD", mgd, positive, MAPS),
     *cases("NKD", plain(criteria.NKD), random, LOGITS, truth=classes, minimum=None),
     *cases("OFAKD", plain(partial(criteria.OFAKD, 1.5)), random, LOGITS, truth=classes, minimum=None),

@@ -254,3 +254,36 @@ def test_of_cross_kd_is_that_of_the_authors(options, value, gradient):
     norms = torch.stack([each.grad.norm() for each in student if each.grad is not None])
     assert found.item() == pytest.approx(value, rel=1e-6)
     assert norms.norm().item() == pytest.approx(gradient, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "inside", "value", "gradient"),
+    [
+        (10, False, 5.243113192559167, 0.06579569755898229),
+        (10, True, 5.2316415810113455, 0.11462866277864131),
+        (1, False, 1.1068785714807048, 0.020986936024486636),
+    ],
+)
+def test_of_ld_is_that_of_the_authors(temperature, inside, value, gradient):
+    """By the loss of LD 4287990 with weights of 1; inside, at rows 0 and 1, columns 1 and 2, and at 1, 2 and 2, 3."""
+    k = torch.arange(2 * 20 * 3 * 4, dtype=torch.float64).view(2, 20, 3, 4)
+    student, teacher = (6 * torch.sin(0.7 * k + 0.3)).requires_grad_(), 9 * torch.cos(0.4 * k)
+    truth = [torch.tensor([[0.3, 0.05, 0.45, 0.3]]), torch.tensor([[0.55, 0.4, 0.7, 0.6]])]
+    found = criteria.LD(temperature, inside=inside)(student, teacher, *[truth] * inside)
+    assert found.item() == pytest.approx(value, rel=1e-12)
+    assert torch.autograd.grad(found, student)[0].norm().item() == pytest.approx(gradient, rel=1e-12)
+
+
+@pytest.mark.parametrize("widths", [(20, 24), (18, 18), (4, 4)])
+def test_ld_refuses_what_is_no_distribution_of_four_sides(widths):
+    with pytest.raises(ValueError, match=f"not {widths[0]} of the student and {widths[1]} of the teacher"):
+        criteria.LD()(*(torch.zeros(1, width, 2, 2) for width in widths))
+
+
+def test_ld_of_objects_needs_their_boxes_and_is_zero_without_any():
+    assert criteria.LD(inside=True).needs_truth
+    assert not criteria.LD().needs_truth
+    student, teacher = torch.randn(2, 1, 8, 3, 3)
+    assert criteria.LD(inside=True)(student, teacher, [torch.zeros(0, 4)]) == 0
+    with pytest.raises(ValueError, match="LD needs the boxes of each of the 1 images"):
+        criteria.LD(inside=True)(student, teacher, None)

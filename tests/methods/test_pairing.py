@@ -61,7 +61,7 @@ def test_every_public_criterion_is_a_method():
     assert {method.criterion.__name__ for method in METHODS.values()} == {*criteria.__all__, "MSELoss"}
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].reads not in PREDICTIONS])
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].reads not in (*PREDICTIONS, "named")])
 def test_every_method_distils_a_pair_of_networks_by_its_name_alone(name):
     torch.manual_seed(0)
     student, teacher, images = net(4), net(6), torch.randn(4, 3, 32, 32)
@@ -248,3 +248,13 @@ def test_what_a_run_used_is_named_for_citing():
     assert used_in(matches_of("FitNet", projector="orthogonal")) == ["MSELoss", "orthogonal"]
     assert used_in(matches_of("OFD")) == ["OFD"]
     assert used_in([]) == []
+
+
+def test_distributions_over_bins_are_compared_where_they_are_named():
+    with pytest.raises(ValueError, match=r"LD compares where the sides .* name your layers with --student-"):
+        matches_of("LD")
+    student, teacher, images = net(4), net(4), torch.randn(2, 3, 32, 32)
+    named = {"student_layers": ("2",), "teacher_layers": ("2",)}
+    (match,) = matches_of("LD:temperature=5", student, teacher, weight=1.0, **named)
+    assert match.make_projector is None
+    assert Distiller(student, teacher, [match], example=(images,))(images).loss > 0

@@ -15,6 +15,7 @@ from limbeck.criteria.fkd import FKD
 from limbeck.criteria.foreground_transform import ForegroundTransform
 from limbeck.criteria.guided_kd import GuidedKD
 from limbeck.criteria.kd import KD
+from limbeck.criteria.ld import LD
 from limbeck.criteria.mgd import MGD
 from limbeck.criteria.nkd import NKD
 from limbeck.criteria.ofa_kd import OFAKD
@@ -34,6 +35,7 @@ __all__ = [
     "FGD",
     "FKD",
     "KD",
+    "LD",
     "MGD",
     "NKD",
     "OFAKD",

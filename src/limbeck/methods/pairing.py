@@ -62,6 +62,11 @@ def make_matches(
     if spelt.reads in PREDICTIONS:
         refuse_options(method, layers=named or layers, projector=projector, reduction=reduction)
         return [match_predictions(method, spelt.reads, make, student, teacher, strides, chosen_weight)]
+    if spelt.reads == "named" and not (student_layers and teacher_layers):
+        raise ValueError(
+            f"{method} compares {spelt.compares}: name your layers with --student-layer and --teacher-layer; "
+            "no detector of torchvision has such a head (limbeck layers shows what a model has)"
+        )
     reads = layers or (on_detectors(spelt.reads, method) if of_detectors else spelt.reads)
     if reads == "levels":
         common = common_strides(student, teacher, strides)

@@ -36,6 +36,7 @@ Reads = Literal[
     "stages-together",
     "shallow-and-deep",
     "head",
+    "named",
 ]
 OF_SCORES: tuple[Reads, ...] = ("output", "distillation-head", "exits")  # of the teacher, its class scores
 PROJECTORS: dict[str, MakeProjector | None] = {
@@ -235,6 +236,12 @@ METHODS: Mapping[str, Method] = {
         "wang2024crosskd",
         "scores and boxes that the teacher's head makes of the student's features",
         "head",
+    ),
+    "LD": Method(
+        criteria.LD,
+        "zheng2022localization",
+        "where the sides of a box may lie, as distributions over bins, of heads that give them",
+        "named",
     ),
     "ForegroundTransform": Method(
         criteria.ForegroundTransform, "liu2023simple", "as ChannelTransform, with less weight outside all boxes"
