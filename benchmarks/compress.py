@@ -14,7 +14,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from statistics import median
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet34
 
 from limbeck import distill_slices, factorise
+from limbeck.compress.ranks import Cost
 from limbeck.data.inputs import Preprocess
 from limbeck.models.model import Model
 from limbeck.tasks.classification.dataset import Images, first_of_each_class
@@ -32,6 +32,7 @@ from limbeck.tasks.classification.models import build_classifier
 RATIOS = (0.9, 0.7, 0.5)
 CLOSED = 512  # images that the closed forms look at
 BATCH = 32
+BUDGETS: tuple[tuple[Cost, float], ...] = (("parameters", 0.5), ("flops", 0.53), ("latency", 0.35))
 
 
 def main(
@@ -67,9 +68,9 @@ def main(
             if name.endswith("original") and ratio < max(RATIOS):
                 continue
             measure(f"{ratio}, {name}: top-1 %, seconds", lambda: trial.trained(ratio, name))  # noqa: B023
-    for allocation in ("error", "uniform"):
-        name = f"ResNet-34 at 224 px, 0.5, ranks by {allocation}: ms before, after, part"
-        measure(name, lambda: latency(allocation))  # noqa: B023
+    for cost, ratio in BUDGETS:
+        name = f"ResNet-34 at 224 px, {ratio} of the {cost}: parameters saved, sum of errors, ms before, after, part"
+        measure(name, lambda: latency(cost, ratio))  # noqa: B023
 
 
 class Trial:
@@ -135,22 +136,21 @@ def distil(teacher: nn.Module, student: nn.Module, batches: tuple[Tensor, ...]) 
 
 
 @torch.inference_mode()
-def latency(allocation: Literal["error", "uniform"]) -> list[float]:
+def latency(cost: Cost, ratio: float) -> list[float]:
     """A ResNet-34 whose weights are random (which makes its ranks nearly uniform), in turns, one image at a time."""
     torch.manual_seed(0)
     network, image = resnet34().eval(), torch.randn(1, 3, 224, 224)
     with torch.inference_mode(False):
-        smaller = factorise(
-            deepcopy(network), ratio=0.5, example=image.clone(), allocation=allocation, multiple=16
-        ).model
-    times: dict[nn.Module, list[float]] = {network: [], smaller: []}
-    for _ in range(15):
+        made = factorise(deepcopy(network), ratio=ratio, example=image.clone(), cost=cost, multiple=16)
+    times: dict[nn.Module, list[float]] = {network: [], made.model: []}
+    for _ in range(31):
         for each, measured in times.items():
             begun = time.perf_counter()
             each(image)
             measured.append(1000 * (time.perf_counter() - begun))
-    before, after = (median(measured) for measured in times.values())
-    return [before, after, after / before]
+    before, after = times.values()
+    part = median(small / large for large, small in zip(before, after, strict=True))
+    return [made.ratio, sum(row.error for row in made.rows), median(before), median(after), part]
 
 
 if __name__ == "__main__":

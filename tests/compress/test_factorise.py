@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.flop_counter import FlopCounterMode
 
 from limbeck.compress.closed_form import Pairs, regress
 from limbeck.compress.cost import flops_of
@@ -99,6 +100,22 @@ def test_the_ratio_may_be_that_of_the_operations():
     made = factorise(model, ratio=0.5, example=x[:1], cost="flops")
     assert 0.45 < flops_of(made.model, x[:1]) / flops_of(model, x[:1]) <= 0.5
     assert sum(row.flops[1] for row in made.rows) < 0.5 * sum(row.flops[0] for row in made.rows)
+
+
+def test_a_ratio_of_latency_takes_what_the_clock_says_of_each_layer(monkeypatch):
+    def as_long_as_it_multiplies(run):
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops() * 1e-6
+
+    monkeypatch.setattr("limbeck.compress.latency.timed", as_long_as_it_multiplies)
+    model, x = residual_net(), images(8)
+    by_time, by_flops = (factorise(model, ratio=0.4, example=x[:1], cost=cost) for cost in ("latency", "flops"))
+    assert [(row.path, row.ranks) for row in by_time.rows] == [(row.path, row.ranks) for row in by_flops.rows]
+    assert flops_of(by_time.model, x[:1]) <= 0.6 * flops_of(model, x[:1])
+    monkeypatch.setattr("limbeck.compress.latency.timed", lambda run: 1.0)  # as of tiny layers, where calls cost most
+    with pytest.raises(ValueError, match="of the latency of Sequential can be saved at most"):
+        factorise(model, ratio=0.4, example=x[:1], cost="latency")
 
 
 def test_ranks_are_multiples_where_layers_are_wide_enough():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from limbeck.compress.cost import flops_of, parameters_of
 from limbeck.compress.fit import Factors, fit_each, fit_in_sequence
 from limbeck.compress.forms import Part, Ranks, parts_of, twin
+from limbeck.compress.latency import by_latency
 from limbeck.compress.layers import layers_of, weight_of
 from limbeck.compress.moments import Moments, collect, nothing_known
 from limbeck.compress.norms import renew_norms
@@ -85,14 +86,15 @@ def factorise(
 
     Args:
         model: Any module; a copy of it is compressed.
-        ratio: Part of all the network's parameters (or FLOPs, see ``cost``) to save.
+        ratio: Part of all the network's parameters (or of what ``cost`` says) to save.
         example: What to call it with: positional, by name, or one tensor.
         data: Batches of such inputs, gone over several times, without labels; a few hundred images are enough.
         start: ``weights``: the best factors of the weights (HOSVD), for which no data are needed; ``data``: those that
             give the layer's outputs best on its inputs; ``sequence``: likewise, layer after layer, from the inputs that
             the compressed network has. By default ``sequence`` where there are data.
         allocation: Ranks by each layer's error, or the same part taken from each layer.
-        cost: What ``ratio`` counts.
+        cost: What ``ratio`` counts: parameters, FLOPs, or the time that the example takes on this machine, which is
+            measured layer by layer.
         multiple: Of which the ranks are multiples where layers are wide enough; 16 is faster on many machines.
         keep: Paths of parts that stay as they are.
         ranks: Of every layer to factorise, in place of ``ratio`` and all that goes with it.
@@ -168,11 +170,14 @@ def _ranks(
 ) -> dict[str, Ranks]:
     """The ranks of all layers for a ratio of the whole model."""
     by_parameters = cost == "parameters"
-    total = float(parameters_of(model) if by_parameters else flops_of(model, example))
     curves = {
         path: curve_of(layer, moments[path], (1, 1) if by_parameters else positions[path], multiple)
         for path, layer in layers.items()
     }
+    if cost == "latency":
+        curves, total = by_latency(model, example, layers, curves)
+    else:
+        total = float(parameters_of(model) if by_parameters else flops_of(model, example))
     fixed = total - sum(curve.whole for curve in curves.values())
     lowest = fixed + sum(map(least, curves.values()))
     if lowest > (1 - ratio) * total:

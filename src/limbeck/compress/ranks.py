@@ -14,7 +14,7 @@ from limbeck.compress.forms import Ranks
 from limbeck.compress.layers import bias_of, weight_of
 from limbeck.compress.moments import Moments, has_kernel
 
-Cost = Literal["parameters", "flops"]
+Cost = Literal["parameters", "flops", "latency"]
 MOST = 64  # ranks of a side that are considered
 HALVINGS = 100
 
@@ -25,7 +25,7 @@ class Curve:
 
     Args:
         ranks: Of each candidate; of the first (None, None).
-        cost: (n), parameters or FLOPs for one example.
+        cost: (n), parameters, multiplications or microseconds for one example.
         error: (n), the squared error of the outputs over their square, as the tails of the spectra say; at most 1.
     """
 

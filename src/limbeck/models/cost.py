@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from limbeck.compress.cost import flops_of, parameters_of
+from limbeck.compress.timing import timed
 from limbeck.core.modules import Example, call, evaluating
 
 WARM_UP, LEAST, SECONDS = 2, 5, 1.0  # calls before the clock; calls that are timed at least, and for how long
@@ -63,17 +63,3 @@ def seconds(run: Callable[[], Any]) -> float:
     while len(times) < LEAST or sum(times) < SECONDS:
         times.append(timed(run))
     return median(times)
-
-
-def timed(run: Callable[[], Any]) -> float:
-    """Seconds of a call, until the device is done with it."""
-    wait_for_device()
-    started = time.perf_counter()
-    run()
-    wait_for_device()
-    return time.perf_counter() - started
-
-
-def wait_for_device() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -38,7 +38,7 @@ class CompressOptions:
     ratio: float = 0.5
     """Part of all the model's parameters (see --cost) to save."""
     cost: Cost = "parameters"
-    """What --ratio counts: parameters, or flops."""
+    """What --ratio counts: parameters, flops, or latency: the time of one image on this machine, measured by layer."""
     allocation: Literal["error", "uniform"] = "error"
     """Ranks by what each layer loses on the data, or the same part of every layer."""
     multiple: int = 1

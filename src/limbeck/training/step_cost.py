@@ -12,11 +12,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from limbeck.compress.timing import timed
 from limbeck.core.building import keeping_buffers
 from limbeck.core.distiller import Distiller
 from limbeck.core.features import gather
 from limbeck.core.modules import call
-from limbeck.models.cost import timed
 from limbeck.training.alone import Alone
 from limbeck.training.task import Task
 
