@@ -25,7 +25,7 @@ from limbeck.training.compare import compare, table
 from limbeck.training.recipe import Budget, Recipe
 
 NETS = Path(__file__).with_name("cifar_resnet.py")
-OF_DETECTORS = ("CrossKD", "FGD", "ForegroundTransform", "LD")
+OF_DETECTORS = ("CrossKD", "DETRDistill", "FGD", "ForegroundTransform", "LD")
 WITHOUT_BOXES = tuple(name for name in METHODS if name not in OF_DETECTORS)
 AUTO = ("KD@auto",)  # its own is a published number
 CLIPPED = ("MGD",)  # its loss was not finite otherwise, after 40 steps; its authors clip, too

@@ -16,6 +16,7 @@ from tests.places import ROOT
 OWN = function_in(ROOT / "examples" / "custom_criterion.py", "cosine_distance")
 MAPS = [(3, 4, 6, 6), (1, 4, 6, 6), (2, 4, 5, 3)]  # (B, C, H, W), with one sample, with odd height and width
 TOKENS = [(3, 9, 4), (1, 9, 4), (2, 5, 4)]  # (B, N, D)
+QUERIES = [(3, 5, 7), (1, 4, 6)]  # (B, Q, 4 + K)
 LOGITS = [(3, 5), (1, 5), (2, 4, 3, 1)]  # (B, K), and (B, K, H, W)
 
 
@@ -128,6 +129,25 @@ class Halves(nn.Module):
         return feature / 2, feature
 
 
+class Predicted(nn.Module):
+    """Give a criterion of queries tokens (B, Q, 4 + K) as their boxes and logits."""
+
+    def __init__(self, **options: Any):
+        super().__init__()
+        self.criterion = criteria.DETRDistill(in_order, **options)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return self.criterion(self.split(student), self.split(teacher))
+
+    def split(self, feature: Tensor) -> tuple[Tensor, ...]:
+        return feature[..., 4:], feature[..., :4].sigmoid()
+
+
+def in_order(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """Stands for scipy's assignment, which no compiler looks into."""
+    return torch.arange(min(cost.shape)), torch.arange(min(cost.shape))
+
+
 def review_kd(student: Tensor, teacher: Tensor) -> Levels:
     criterion = Levels(criteria.ReviewKD(), student, teacher)
     for fusion in criterion.criterion.fusions:
@@ -233,6 +253,8 @@ CRITERIA = [
     ),  # it is where the aligned student is the teacher, and has a kink there
     *cases("CWD", plain(criteria.CWD), random, MAPS + TOKENS),
     *cases("DeiT", plain(criteria.DeiT), random, LOGITS, minimum=None),
+    *cases("DETRDistill", lambda *_: Predicted(), random, QUERIES, minimum=None),  # a cross entropy's is not 0
+    *cases("DETRDistill softmax", lambda *_: Predicted(softmax=True), random, QUERIES, minimum=None),
     *cases("DIST", plain(criteria.DIST), random, [(3, 5), (2, 4, 3, 1)], minimum=1e-5),  # its eps keeps it from 0
     *cases("DKD", plain(criteria.DKD), random, LOGITS, truth=classes),
     *cases("FGD", fgd, random, MAPS, truth=boxes),

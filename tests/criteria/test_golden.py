@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from limbeck import criteria
@@ -287,3 +288,28 @@ def test_ld_of_objects_needs_their_boxes_and_is_zero_without_any():
     assert criteria.LD(inside=True)(student, teacher, [torch.zeros(0, 4)]) == 0
     with pytest.raises(ValueError, match="LD needs the boxes of each of the 1 images"):
         criteria.LD(inside=True)(student, teacher, None)
+
+
+@pytest.mark.parametrize(
+    ("queries", "value", "gradients"),
+    [
+        ((5, 7), 5.029212730231945, (0.23861861773257817, 1.116394868353878)),
+        ((6, 6), 5.331898406336349, (0.23288026831577785, 0.9893689453549548)),
+        ((7, 4), 4.666127933841567, (0.25004836284243015, 1.2519884314103797)),
+    ],
+)
+def test_of_detr_distill_is_that_of_the_authors(queries, value, gradients):
+    """Value and norms of the gradients by costs, assigner and losses of DETRDistill b5ee33d."""
+
+    def numbered(count, width, factor, shift):
+        k = torch.arange(2 * count * width, dtype=torch.float64).view(2, count, width)
+        return torch.sin(factor * k + shift)
+
+    here, there = queries
+    logits, boxes = 3 * numbered(here, 3, 0.7, 0.3), numbered(here, 4, 1.1, 0.2)
+    teacher = 4 * numbered(there, 3, 0.9, 0.5), numbered(there, 4, 1.3, 0.7).sigmoid()
+    logits.requires_grad_(), boxes.requires_grad_()
+    found = criteria.DETRDistill(linear_sum_assignment)((logits, boxes.sigmoid()), teacher)
+    found.backward()
+    assert found.item() == pytest.approx(value, rel=1e-9)
+    assert [each.grad.norm().item() for each in (logits, boxes)] == pytest.approx(gradients, rel=1e-9)

@@ -8,6 +8,7 @@ from limbeck.criteria.cosine import Cosine
 from limbeck.criteria.cross_kd import CrossKD
 from limbeck.criteria.cwd import CWD
 from limbeck.criteria.deit import DeiT
+from limbeck.criteria.detr_distill import DETRDistill
 from limbeck.criteria.dist import DIST
 from limbeck.criteria.dkd import DKD
 from limbeck.criteria.fgd import FGD
@@ -48,6 +49,7 @@ __all__ = [
     "ChannelTransform",
     "Cosine",
     "CrossKD",
+    "DETRDistill",
     "DeiT",
     "ForegroundTransform",
     "GuidedKD",

@@ -15,6 +15,8 @@ from limbeck.core.projectors import conv1x1_if_needed
 from limbeck.methods.table import METHODS, SCHEDULES, Method
 from limbeck.models.files import function_in
 
+NOT_SPELT = ("norm", "rest", "assign", "softmax")  # modules, functions, and what the models tell
+
 
 def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable[..., Criterion]]:
     """The method that ``NAME:option=value,...`` names, and what makes its criterion with these and further options.
@@ -66,8 +68,7 @@ def known(name: str, names: Mapping[str, Any], kind: str) -> str:
 
 def options_of(text: str, make: Callable[..., Any], name: str) -> dict[str, Any]:
     """Keyword arguments from ``option=value,...``; values are Python's literals, or words."""
-    # OFD's norm and CrossKD's rest of a head are modules, which cannot be written here.
-    takes = [parameter for parameter in signature(make).parameters if parameter not in ("norm", "rest")]
+    takes = [parameter for parameter in signature(make).parameters if parameter not in NOT_SPELT]
     try:
         call = ast.parse(f"f({text})", mode="eval").body
         assert isinstance(call, ast.Call)

@@ -37,6 +37,7 @@ Reads = Literal[
     "shallow-and-deep",
     "head",
     "named",
+    "queries",
 ]
 OF_SCORES: tuple[Reads, ...] = ("output", "distillation-head", "exits")  # of the teacher, its class scores
 PROJECTORS: dict[str, MakeProjector | None] = {
@@ -236,6 +237,12 @@ METHODS: Mapping[str, Method] = {
         "wang2024crosskd",
         "scores and boxes that the teacher's head makes of the student's features",
         "head",
+    ),
+    "DETRDistill": Method(
+        criteria.DETRDistill,
+        "chang2023detrdistill",
+        "scores and boxes of queries, each with the teacher's that it fits best",
+        "queries",
     ),
     "LD": Method(
         criteria.LD,

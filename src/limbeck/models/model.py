@@ -30,6 +30,19 @@ class DenseHead:
     rest: nn.Module
 
 
+@dataclass(frozen=True)
+class Queries:
+    """What the queries of a detector of the DETR family predict.
+
+    Args:
+        layers: Where logits (B, Q, K) and boxes (B, Q, 4) are.
+        softmax: The scores of a query are a softmax over its classes and no object; otherwise sigmoids.
+    """
+
+    layers: tuple[Layer, Layer]
+    softmax: bool
+
+
 @dataclass
 class Model:
     """A network, its inputs and classes, and the places where methods read it, found when first asked for.
@@ -43,6 +56,7 @@ class Model:
         find_last_map: Finds the last map, where that is not the last feature with more than one position.
         find_levels: Finds the maps of a feature pyramid, by stride in pixels.
         find_head: Cuts the head over the levels; ``None`` where it has no such head.
+        find_queries: Finds what its queries predict.
         loaded: Names of its parameters that start from trained weights.
         card: What a run wrote about it; empty where it comes from no run.
     """
@@ -55,6 +69,7 @@ class Model:
     find_last_map: Callable[[nn.Module], Layer] | None = None
     find_levels: Callable[[nn.Module], Mapping[int, Layer]] | None = None
     find_head: Callable[[nn.Module, Collection[int]], DenseHead | None] | None = None
+    find_queries: Callable[[nn.Module], Queries] | None = None
     loaded: frozenset[str] = frozenset()
     card: Mapping[str, Any] = field(default_factory=dict)
 
@@ -104,3 +119,8 @@ class Model:
     def head(self) -> DenseHead | None:
         """Its head over the levels of the pyramid, cut into two; ``None`` where it has none that can be cut."""
         return self.find_head(self.module, list(self.levels)) if self.find_head else None
+
+    @cached_property
+    def queries(self) -> Queries | None:
+        """What its queries predict; ``None`` where it has none."""
+        return self.find_queries(self.module) if self.find_queries else None

@@ -145,7 +145,9 @@ def test_other_heads_are_refused_with_what_is_possible(head, models):
 
 def test_a_classifier_is_refused_and_so_is_what_says_where_to_read(models):
     classifier = Model(convnet(4), Inputs(32), CLASSES)
-    with pytest.raises(ValueError, match=r"CrossKD compares what the head of a RetinaNet or FCOS .* the student"):
+    with pytest.raises(
+        ValueError, match=r"CrossKD compares what is predicted by the head of a RetinaNet or FCOS .* the student"
+    ):
         make_matches("CrossKD", classifier, classifier)
     for option, given in (("layers", "levels"), ("projector", "conv1x1"), ("reduction", "sum")):
         with pytest.raises(ValueError, match=f"leave out what you said of {option}"):

@@ -20,6 +20,7 @@ from limbeck.models.model import Model
 from limbeck.tasks.detection.cut_head import cut_head
 from limbeck.tasks.detection.heads import HEADS
 from limbeck.tasks.detection.pyramids import MULTIPLE, levels_of_backbone
+from limbeck.tasks.detection.queries import find_queries
 from limbeck.tasks.detection.transformer_levels import find_backbone, levels_of_transformer
 from limbeck.tasks.detection.transformers import TransformerDetector, build_transformer
 
@@ -103,7 +104,12 @@ def _on_timm(head: str, backbone: str, classes: list[str]) -> Model:
 
 def _from_hf(name: str, classes: list[str], _: int | None) -> Model:
     module, inputs = build_transformer(Path(name), classes)
-    return Model(module, inputs, classes, find_backbone(module), find_levels=levels_of_transformer)
+    return _transformer(module, inputs, classes)
+
+
+def _transformer(module: TransformerDetector, inputs: Inputs, classes: list[str]) -> Model:
+    finders: dict[str, Any] = {"find_levels": levels_of_transformer, "find_queries": find_queries}
+    return Model(module, inputs, classes, find_backbone(module), **finders)
 
 
 def is_hf(name: str) -> bool:
@@ -113,7 +119,7 @@ def is_hf(name: str) -> bool:
 def _from_file(name: str, classes: list[str], _: int | None) -> Model:
     module = model_at(name, len(classes) + 1)
     if isinstance(module, TransformerDetector):
-        return Model(module, Inputs(), classes, find_backbone(module), find_levels=levels_of_transformer)
+        return _transformer(module, Inputs(), classes)
     return _taking_images_as_they_are(module, classes)
 
 
