@@ -1,4 +1,5 @@
 import importlib.util
+import json
 
 import pytest
 import torch
@@ -139,3 +140,18 @@ def test_mistakes_are_told_in_one_line(trained, compressed, tmp_path, capsys):
     assert "limbeck compress takes a task" in mistake(["compress", "clasification", str(trained)], capsys)
     assert "name the model" in mistake(["compress", "classification", "--data", "digits"], capsys)
     assert "go on with limbeck compress" in mistake(["distill", str(compressed), "--resume"], capsys)
+
+
+def test_several_ratios_are_a_run_each_and_a_curve(trained, tmp_path, capsys):
+    out = tmp_path / "curve"
+    command = ["compress", "classification", str(trained), *DATA, *FEW, "--sample", "256", "--slice-epochs", "0"]
+    main([*command, "--ratio", "0.3", "0.6", "--out", str(out)])
+    rows = json.loads((out / "curve.json").read_text())
+    assert [row["model"] for row in rows] == ["original", "0.3", "0.6"]
+    parameters = [row["parameters"] for row in rows]
+    assert 0.6 * parameters[0] < parameters[1] <= 0.7 * parameters[0]
+    assert 0.3 * parameters[0] < parameters[2] <= 0.4 * parameters[0]
+    assert rows[1]["top1"] == pytest.approx(RunFolder(out / "ratio-0.3").card()["metrics"]["top1"])
+    assert (out / "curve.svg").read_text().startswith("<svg")
+    assert capsys.readouterr().out.count("original") > 2
+    assert "name the folder that takes them" in mistake([*command, "--ratio", "0.3", "0.6"], capsys)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from limbeck.commands.arguments import parse
+from limbeck.commands.compress_curve import curve, ratios_of
 from limbeck.commands.compression import Compression
 from limbeck.commands.words import absolute, option, without
 from limbeck.models.run_folder import RunFolder
@@ -22,6 +23,7 @@ limbeck compress TASK MODEL --data DIR --ratio 0.5 --out RUN makes a trained mod
 that give what the layers gave, which then learn slice by slice, without labels. TASK is one of {tasks};
 MODEL is the folder of a run, or a name as limbeck train takes it, with --weights.
 limbeck compress RUN --resume goes on with a run that was stopped or killed.
+With --ratio 0.3 0.5 0.7, several runs are made in folders below --out, and put side by side in a table and a picture.
 
 The options: limbeck compress classification MODEL --help"""
 
@@ -39,11 +41,22 @@ def compress(words: list[str]) -> None:
         raise ValueError(f"name the model: limbeck compress {words[0]} MODEL --data DIR --ratio 0.5 --out RUN")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("limbeck compress runs in one process; limbeck.distill_slices spreads slices over several")
+    if len(ratios_of(words)) > 1:
+        curve(words, _out_of(words), compress)
+        return
     name, model = words[0], words[1]
     rest = ["--help"] if model in ("-h", "--help") else words[2:]
     kind = task_kind(name)
     parsed = parse(_options_of(kind), f"limbeck compress {name} MODEL", rest)
     Compression(kind, absolute(model), rest, parsed).run()
+
+
+def _out_of(words: list[str]) -> Path:
+    places = [index for index, word in enumerate(words) if option(word) == "out"]
+    if not places:
+        raise ValueError("several ratios are several runs: name the folder that takes them with --out")
+    _, equals, value = words[places[0]].partition("=")
+    return Path(value if equals else words[places[0] + 1])
 
 
 def _as_stored(run: RunFolder, words: list[str]) -> list[str]:

@@ -37,19 +37,48 @@ def print_layers(rows: list[Row], whole: Mapping[str, str]) -> None:
         console.print(f"whole, {reason}: {', '.join(paths)}", markup=False, soft_wrap=True)
 
 
-def print_costs(recipe: Recipe, models: Mapping[str, nn.Module], metrics: list[dict[str, float]]) -> None:
-    """Metric, parameters, multiplications and time of the model before and after."""
+def costs_of(recipe: Recipe, models: Mapping[str, nn.Module], metrics: list[dict[str, float]]) -> list[dict[str, Any]]:
+    """Metric, parameters, multiplications and time of each model, such as before and after."""
     sample = recipe.train_data[0, 0]
 
     def example(count: int) -> Any:
         return recipe.task.inputs(send_to_device(recipe.collate([sample] * count), device_of(recipe.student)))
 
-    table = Table()
-    for column in ("", recipe.task.metric, "parameters", "MACs, M", "one image, ms", "images a second"):
-        table.add_column(column, overflow="fold")
+    rows: list[dict[str, Any]] = []
+    name = recipe.task.metric
     for (title, model), each in zip(models.items(), metrics, strict=True):
         measured = cost(model, example, BATCH)
-        value = f"{each[recipe.task.metric]:.4f}" if recipe.task.metric in each else ""
-        speed = f"{measured.latency:.2f}", f"{measured.throughput:.1f}"
-        table.add_row(title, value, f"{measured.parameters:,}", f"{measured.macs / 1e6:.4g}", *speed)
+        rows.append(
+            {
+                "model": title,
+                name: each.get(name),
+                "parameters": measured.parameters,
+                "MACs, M": measured.macs / 1e6,
+                "one image, ms": measured.latency,
+                "images a second": measured.throughput,
+            }
+        )
+    return rows
+
+
+def print_costs(rows: list[dict[str, Any]]) -> None:
+    """What models cost, and give, side by side."""
+    table = Table()
+    for column in rows[0]:
+        table.add_column("" if column == "model" else column, overflow="fold")
+    for row in rows:
+        table.add_row(*(shown(value) for value in row.values()))
     wide_console().print(table)
+
+
+def shown(value: str | float | None) -> str:
+    """A cell of a table.
+
+    >>> [shown(value) for value in ("original", None, 86582, 0.672, 110.93)]
+    ['original', '', '86,582', '0.6720', '110.9']
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if value < 1 else f"{value:.4g}"

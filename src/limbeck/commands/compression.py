@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from limbeck.commands.arguments import Arguments
-from limbeck.commands.compress_tables import print_costs, print_layers
+from limbeck.commands.compress_tables import costs_of, print_costs, print_layers
 from limbeck.commands.record import circumstances, resumed
 from limbeck.commands.words import absolute_words
 from limbeck.methods.pairing import used_in
@@ -140,7 +140,7 @@ class Compression:
             write_loader(places)
             if not options.global_epochs:
                 finish(folder, compressed, {**card, "metrics": after})
-                print_costs(recipe, {"original": recipe.student, "compressed": compressed}, [before, after])
+                self._tell_costs(recipe, compressed, [before, after])
                 display.say(f"student: {folder.student}")
             return 0
 
@@ -168,6 +168,11 @@ class Compression:
         metrics = recipe.task.evaluate(model, loaders.validation("evaluating"))
         display.say(f"{what}: {show(metrics, recipe.task.metric)}")
         return metrics
+
+    def _tell_costs(self, recipe: Recipe, compressed: nn.Module, metrics: list[dict[str, float]]) -> None:
+        rows = costs_of(recipe, {"original": recipe.student, "compressed": compressed}, metrics)
+        write_atomically(self.places.costs, json.dumps(rows, indent=1).encode())
+        print_costs(rows)
 
     def _global(self, sliced: Recipe) -> int:
         """Ordinary distillation of the compressed model, with the original as its teacher."""
@@ -198,6 +203,5 @@ class Compression:
         report = train_recipe(recipe, folder.path, options, record=record)
         if report.finished:
             after = load(sliced.student, folder.last_student)
-            models = {"original": sliced.student, "compressed": after}
-            print_costs(sliced, models, [report.teacher, report.last])
+            self._tell_costs(sliced, after, [report.teacher, report.last])
         return report.status

@@ -36,7 +36,7 @@ class CompressOptions:
     """How much smaller, and how."""
 
     ratio: float = 0.5
-    """Part of all the model's parameters (see --cost) to save."""
+    """Part of all the model's parameters (see --cost) to save. Several, as --ratio 0.3 0.5 0.7, are a run each."""
     cost: Cost = "parameters"
     """What --ratio counts: parameters, flops, or latency: the time of one image on this machine, measured by layer."""
     allocation: Literal["error", "uniform"] = "error"
@@ -92,11 +92,16 @@ class Places:
         """Loads the model without limbeck."""
         return self.folder.path / "load.py"
 
+    @property
+    def costs(self) -> Path:
+        """What the model gives and costs, before and after."""
+        return self.folder.path / "costs.json"
+
     def has_any(self) -> bool:
         return self.start.exists() or self.sliced.exists()
 
     def clear(self) -> None:
-        for path in (self.start, self.sliced, self.loader, *self.slices.glob("*")):
+        for path in (self.start, self.sliced, self.loader, self.costs, *self.slices.glob("*")):
             path.unlink(missing_ok=True)
 
 

@@ -1,0 +1,73 @@
+"""``limbeck compress ... --ratio 0.3 0.5 0.7``: a run for each ratio, and what it costs against what it gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from limbeck.commands.compress_tables import print_costs
+from limbeck.commands.words import option, without
+from limbeck.models.run_folder import RunFolder
+from limbeck.training.checkpoint import write_atomically
+from limbeck.training.compression import Places
+
+
+def ratios_of(words: Sequence[str]) -> list[str]:
+    """The values of ``--ratio``, as they were typed.
+
+    >>> ratios_of(["--ratio", "0.3", "0.5", "--out", "runs/small"]), ratios_of(["--ratio=0.3"])
+    (['0.3', '0.5'], ['0.3'])
+    """
+    values: list[str] = []
+    taken = False
+    for word in words:
+        if word.startswith("--"):
+            taken = option(word) == "ratio"
+            values += word.split("=", 1)[1:] if taken else []
+        elif taken:
+            values.append(word)
+    return values
+
+
+def curve(words: list[str], out: Path, run: Callable[[list[str]], None]) -> None:
+    """Do a run for each ratio in a folder of its own below ``out``, and put them side by side.
+
+    Args:
+        words: The command line, with several ratios.
+        out: Folder of the runs, and of ``curve.json`` and ``curve.svg``.
+        run: The command with one ratio.
+    """
+    ratios = ratios_of(words)
+    rows: list[dict[str, Any]] = []
+    for ratio in dict.fromkeys(ratios):
+        folder = RunFolder(out / f"ratio-{ratio}")
+        run([*without(words, {"ratio", "out"}), "--ratio", ratio, "--out", str(folder)])
+        places = Places(folder)
+        if not places.costs.is_file():  # a dry run
+            continue
+        before, after = json.loads(places.costs.read_text())
+        rows += [after | {"model": ratio}] if rows else [before, after | {"model": ratio}]
+    if rows:
+        write_atomically(out / "curve.json", json.dumps(rows, indent=1).encode())
+        print_costs(rows)
+        _draw(rows, out / "curve.svg")
+
+
+def _draw(rows: list[dict[str, Any]], file: Path) -> None:
+    if find_spec("altair") is None or find_spec("vl_convert") is None:
+        print(f"{file} is drawn where altair and vl-convert are: pip install 'limbeck[report]'")
+        return
+    import altair as alt
+
+    metric = list(rows[0])[1]
+    data = alt.Data(values=rows)  # type: ignore[no-untyped-call]
+    axes = alt.Chart(data).encode(
+        x=alt.X("parameters:Q", title="parameters"),
+        y=alt.Y(f"{metric}:Q", scale=alt.Scale(zero=False)),
+    )
+    labels = axes.mark_text(dy=-12).encode(text="model:N")
+    (axes.mark_line(point=True) + labels).properties(width=480, height=300).save(str(file))
+    print(f"drawn: {file}")
