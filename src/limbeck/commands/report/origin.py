@@ -21,7 +21,7 @@ def matches(comparison: Comparison) -> Section:
     title = "Matches"
     if not rows:
         return Section(title, "These runs recorded no matches.")
-    head = ["", "match", "student layer", "teacher layer", "grid", "weight", "parameters of its own"]
+    head = ["", "match", "student layer", "teacher layer", "grid", "weight", "own parameters"]
     about = (
         "What follows what, with the shape of one image's feature; on which grid; and what projector and criterion "
         "have to train, which is dropped afterwards."
