@@ -86,5 +86,5 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, such as head, had enough
         sys.stderr.close()
     except (ValueError, FloatingPointError, OSError) as error:
-        print(f"limbeck: {error}", file=sys.stderr)
+        print("; ".join([f"limbeck: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         raise SystemExit(2) from error

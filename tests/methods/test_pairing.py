@@ -258,3 +258,11 @@ def test_distributions_over_bins_are_compared_where_they_are_named():
     (match,) = matches_of("LD:temperature=5", student, teacher, weight=1.0, **named)
     assert match.make_projector is None
     assert Distiller(student, teacher, [match], example=(images,))(images).loss > 0
+
+
+@pytest.mark.parametrize("definition", ["one(student)", "three(student, teacher, other)"])
+def test_a_function_that_takes_no_two_features_is_no_criterion(tmp_path, definition):
+    (tmp_path / "own.py").write_text(f"def {definition}:\n    return student.mean()\n")
+    name = definition.partition("(")[0]
+    with pytest.raises(ValueError, match=rf"own.py:{name}\(student.*is no criterion, which takes \(student, teacher\)"):
+        matches_of(f"{tmp_path / 'own.py'}:{name}")

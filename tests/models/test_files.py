@@ -21,6 +21,9 @@ def any_number(num_classes):
 
 def nothing(num_classes):
     return 3
+
+def broken(num_classes):
+    raise KeyError("weights")
 """
 
 
@@ -48,3 +51,9 @@ def test_a_file_named_as_a_module_that_is_imported_hides_it_from_nobody(tmp_path
     import json
 
     assert json.dumps([1]) == "[1]"
+
+
+def test_a_function_that_raises_is_named_with_its_file(file):
+    with pytest.raises(KeyError) as raised:
+        model_at(f"{file}:broken", 4)
+    assert raised.value.__notes__ == [f"raised by {file}:broken, which should make the model"]

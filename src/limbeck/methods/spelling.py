@@ -34,6 +34,7 @@ def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable
         if not isinstance(own, type):  # a function of (student, teacher) is the criterion
             if options:
                 raise ValueError(f"{spec}: {name} is a function, which takes no options")
+            _check_arguments(own, f"{file}.py:{name}", truth=bool(declared.needs_truth))
             return method, lambda **_: own
     else:
         name, _, options = spec.partition(":")
@@ -41,6 +42,15 @@ def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable
     given = options_of(options, method.criterion, name)
     given = {**method.on_levels.options, **given} if on_levels else given
     return method, lambda **further: method.criterion(**{**further, **given})
+
+
+def _check_arguments(criterion: Callable[..., Any], name: str, *, truth: bool) -> None:
+    """Refuse a function that cannot be called as a criterion is, before anything is trained."""
+    try:
+        signature(criterion).bind(*("student", "teacher", "truth")[: 2 + truth])
+    except TypeError as error:
+        wanted = "(student, teacher, truth)" if truth else "(student, teacher)"
+        raise ValueError(f"{name}{signature(criterion)} is no criterion, which takes {wanted}: {error}") from None
 
 
 def weight_of(spec: float | str) -> Weight:

@@ -52,7 +52,11 @@ def model_at(name: str, classes: int) -> nn.Module:
     make = function_in(Path(file), function)
     parameters = inspect.signature(make).parameters.values()
     takes = any(each.name == "num_classes" or each.kind is each.VAR_KEYWORD for each in parameters)
-    model = make(num_classes=classes) if takes else make()
+    try:
+        model = make(num_classes=classes) if takes else make()
+    except Exception as error:
+        error.add_note(f"raised by {name}, which should make the model")
+        raise
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} gives a {type(model).__name__}; it should give an nn.Module")
     return model

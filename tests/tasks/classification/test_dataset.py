@@ -85,7 +85,8 @@ def test_classes_that_differ_between_train_and_val_are_named(folder):
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path):
-    paint(tmp_path / "cat" / "0.png")
+    for file in ("cat/0.png", "dog/0.png", "dog/1.png"):
+        paint(tmp_path / file)
     with pytest.raises(ValueError, match="class cat has one image only"):
         load_images(str(tmp_path))
 
@@ -243,3 +244,10 @@ def test_a_list_in_latin_1_names_its_line(tmp_path):
     (tmp_path / "train.csv").write_bytes("a.png,cat\nb.png,é\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"train\.csv is not UTF-8: line 2 has the byte 0xe9"):
         read_list(tmp_path / "train.csv")
+
+
+def test_images_of_one_class_are_refused(tmp_path):
+    for name in ("0.png", "1.png"):
+        paint(tmp_path / "cat" / name)
+    with pytest.raises(ValueError, match=r"has one class only \(cat\); a classifier needs two"):
+        load_images(str(tmp_path))

@@ -34,14 +34,17 @@ def load_images(
         seed: Of the split.
 
     Raises:
-        ValueError: No images, an empty class, classes that differ between the parts, or an unreadable file.
+        ValueError: No images, one class only, an empty one, others in another part, or an unreadable file.
     """
     if embedded := load_embedded(data, seed):
         if val_data is not None or split is not None:
             raise ValueError(f"{data} brings its own validation images; leave out --val-data and --split")
         return embedded
     find = partial(find_sources, on_bad=on_bad)
-    return load_parts(Path(data), val_data, split, find, lambda images: split_off(images, 0.1, seed))
+    parts = load_parts(Path(data), val_data, split, find, lambda images: split_off(images, 0.1, seed))
+    if len(parts[0].classes) < 2:
+        raise ValueError(f"{data} has one class only ({parts[0].classes[0]}); a classifier needs two")
+    return parts
 
 
 def find_sources(place: Path, on_bad: OnBadData) -> Mapping[Part, Source[Images]]:

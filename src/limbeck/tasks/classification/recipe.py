@@ -14,6 +14,7 @@ from limbeck.data.parts import HeldOut, summary
 from limbeck.data.problems import OnBadData
 from limbeck.models.checkpoints import load_weights
 from limbeck.models.model import Model
+from limbeck.models.scores import check_scores
 from limbeck.tasks.classification.dataset import UNLABELLED, Images, first_of_each_class
 from limbeck.tasks.classification.folders import read_unlabelled
 from limbeck.tasks.classification.load import load_images
@@ -208,6 +209,8 @@ def _with_share(images: Images, share: float) -> Images:
 
 def _model(name: str, weights: str | None, classes: list[str], size: int | None, *, new_head: bool) -> Model:
     model = build_classifier(name, classes, size)
+    if new_head:
+        check_scores(name, model, "classifier")
     if weights is not None:
         model.mark_loaded(fresh=load_weights(model.module, weights, name=name, new_head=new_head))
     return model

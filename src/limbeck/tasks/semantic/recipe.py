@@ -17,6 +17,7 @@ from limbeck.data.parts import summary
 from limbeck.models.backbone import load_backbone
 from limbeck.models.checkpoints import load_weights
 from limbeck.models.model import Model
+from limbeck.models.scores import check_scores
 from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.tasks.semantic.dataset import Masks
 from limbeck.tasks.semantic.load import load_masks
@@ -145,6 +146,7 @@ def _crop(data: Data, masks: Masks, inputs: Sequence[Inputs]) -> tuple[int, int]
 
 def _model(name: str, weights: str | None, backbone: str | None, classes: list[str]) -> Model:
     model = build_segmenter(name, classes)
+    check_scores(name, model, "segmenter")
     if backbone is not None:
         load_backbone(model, backbone)
     if weights is not None:

@@ -1,0 +1,56 @@
+import pytest
+
+from limbeck.models.scores import check_scores
+from limbeck.tasks.classification.models import build_classifier
+from limbeck.tasks.semantic.models import build_segmenter
+
+FILE = """
+from torch import nn
+
+class Twice(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x), self.model(x)
+
+def pixels(num_classes):
+    return nn.Conv2d(3, num_classes, 1)
+
+def vector(num_classes):
+    return nn.Sequential(pixels(num_classes), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+def seven_pixels():
+    return pixels(7)
+
+def seven():
+    return vector(7)
+
+def twice(num_classes):
+    return Twice(vector(num_classes))
+"""
+BUILD = {"classifier": build_classifier, "segmenter": build_segmenter}
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "message"),
+    [
+        ("classifier", "vector", None),
+        ("segmenter", "pixels", None),
+        ("classifier", "seven", "net.py:seven gives 7 scores, the data have 3 classes"),
+        ("segmenter", "seven_pixels", "net.py:seven_pixels gives 7 scores, the data have 3 classes"),
+        ("classifier", "twice", r"net.py:twice makes a model that gives a tuple; a classifier gives logits \(B, K\)"),
+        ("segmenter", "twice", "net.py:twice: a segmenter returns logits"),
+        ("classifier", "pixels", r"gives \(1, 3, 224, 224\); a classifier gives logits \(B, K\)"),
+    ],
+)
+def test_a_model_of_a_file_gives_a_score_for_each_class_or_is_named(tmp_path, kind, function, message):
+    (tmp_path / "net.py").write_text(FILE)
+    name = f"{tmp_path}/net.py:{function}"
+    model = BUILD[kind](name, ["cat", "dog", "emu"])
+    if message is None:
+        check_scores(name, model, kind)
+        return
+    with pytest.raises(ValueError, match=message):
+        check_scores(name, model, kind)
