@@ -60,8 +60,9 @@ def blocks_of(page, language="python"):
 
 
 @pytest.fixture
-def own():
-    """What the blocks of own.md leave."""
+def own(tmp_path, monkeypatch):
+    """What the blocks of own.md leave, run where they may write."""
+    monkeypatch.chdir(tmp_path)
     names = {}
     torch.manual_seed(0)
     for block in blocks_of("own.md"):
@@ -69,7 +70,7 @@ def own():
     return names
 
 
-def test_the_blocks_of_ones_own_page_run_one_after_another(own, tmp_path, monkeypatch):
+def test_the_blocks_of_ones_own_page_run_one_after_another(own):
     assert own["out"].loss > 0
     assert own["small"](10)(own["images"]).shape == (16, 10)
     assert own["distiller"](own["images"]).loss > 0
