@@ -91,7 +91,8 @@ def largest_difference(run: Path, other: Path) -> float:
 
 def assert_same_run(run: Path, other: Path) -> None:
     assert largest_difference(run, other) < 1e-5
-    assert metrics(run) == metrics(other)
+    for here, there in zip(metrics(run), metrics(other), strict=True):
+        assert here == pytest.approx(there, rel=1e-4)  # of the validation loss; the others are counts
     for here, there in zip(metrics(run, "train"), metrics(other, "train"), strict=True):
         assert here == pytest.approx(there, rel=1e-4)
 

@@ -155,13 +155,16 @@ def summary(losses: Mapping[str, float]) -> str:
 
 
 def show(metrics: Mapping[str, float], first: str) -> str:
-    """A few metrics in a line: the one that counts, then others that are not of one class (with a space in their name).
+    """Some metrics in a line: the one that counts, others that are not of one class (no space in their name), the loss.
 
     >>> show({"box_ap": 0.3, "mask_ap": 0.25, "mask_ap50": 0.5, "iou car": 0.1, "mask_ap75": 0.2}, "mask_ap")
     'mask_ap 0.2500 box_ap 0.3000 mask_ap50 0.5000'
+    >>> show({"miou": 0.25, "pixel_accuracy": 0.5, "loss": 1.2345, "iou car": 0.1}, "miou")
+    'miou 0.2500 pixel_accuracy 0.5000 loss 1.23'
     """
-    others = [name for name in metrics if name != first and " " not in name]
-    return " ".join(f"{name} {metrics[name]:.4f}" for name in (first, *others[:OTHERS]))
+    others = [name for name in metrics if name not in (first, "loss") and " " not in name]
+    shown = [f"{name} {metrics[name]:.4f}" for name in (first, *others[:OTHERS])]
+    return " ".join([*shown, *(f"loss {metrics['loss']:.3g}" for _ in metrics.keys() & {"loss"})])
 
 
 def duration(seconds: float) -> str:

@@ -40,7 +40,16 @@ def test_top1_top5_and_agreement_are_what_one_counts_by_hand():
     teacher = task.evaluate_teacher(Says(), [batch([1, 2, 3, 4], [1, 2, 3, 5])])
     assert teacher["top1"] == 0.75
     student = task.evaluate(Says(), [batch([1, 2, 0, 4], [1, 2, 7, 8])])
+    assert student.pop("loss") > 0
     assert student == {"top1": 0.5, "top5": 0.75, "agreement": 0.75}
+
+
+def test_the_validation_loss_is_a_mean_over_images_however_many_a_batch_has():
+    task = Classification(10, INPUTS, label_smoothing=0.1, class_weights=torch.arange(10.0))
+    model, label = Says(), torch.tensor([1, 7, 0])
+    found = task.evaluate(model, [batch([1, 2], [1, 7]), batch([3], [0])])
+    output = model(batch([1, 2, 3], [1, 7, 0])["image"] / 255).float()
+    assert found["loss"] == pytest.approx(F.cross_entropy(output, label).item(), rel=1e-6)
 
 
 def test_student_and_teacher_get_their_own_size_and_normalisation():

@@ -24,6 +24,7 @@ def section(comparison: Comparison) -> Section:
     named = WORDS.get(metric, metric)
     wanted: list[tuple[str, str, str, Value, str, float | None]] = [
         ("val", named, named, lambda _, entry: entry.get(metric), "%", comparison.teacher),
+        ("val", "Validation loss", "loss", lambda _, entry: entry.get("loss"), "", None),
         ("train", "Task loss", "loss", lambda _, entry: entry.get("task"), "", None),
         ("train", "Distillation loss", "weighted sum", distillation, "", None),
         ("train", "Share of the distillation", "of the whole loss", share, "%", None),

@@ -78,6 +78,7 @@ class Classification:
         return total / (self.labelled_share * len(label))
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
+        """Metrics, and the cross entropy, a mean over the images: without smoothed labels or weights of classes."""
         return self._measure(model, self._for_student, loader)[0]
 
     def evaluate_teacher(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
@@ -97,7 +98,7 @@ class Classification:
     def _measure(
         self, model: nn.Module, preprocess: Preprocess, loader: Iterable[Batch]
     ) -> tuple[dict[str, float], Tensor]:
-        from torchmetrics import MetricCollection  # takes seconds
+        from torchmetrics import MeanMetric, MetricCollection  # takes seconds
         from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
         accuracy = {"top1": MulticlassAccuracy(self.classes, average="micro")}
@@ -107,12 +108,14 @@ class Classification:
             accuracy["agreement"] = MulticlassAccuracy(self.classes, average="micro")
         metrics = MetricCollection(dict(accuracy), compute_groups=False)
         confusion = MulticlassConfusionMatrix(self.classes) if self.classes <= MANY else None
+        loss = MeanMetric(nan_strategy="disable")
         predicted: dict[int, int] = {}
         with evaluating(model):
             for batch in loader:
                 output = model(preprocess(batch["image"])).float()
                 metrics.to(output.device)
                 classes = output.argmax(1)
+                loss.to(output.device).update(F.cross_entropy(output, batch["label"], reduction="none"))
                 predicted.update(zip(batch["index"].tolist(), classes.tolist(), strict=True))
                 for name, metric in metrics.items():
                     target = batch["label"]
@@ -126,7 +129,8 @@ class Classification:
         self.by_class = None if counts is None else ByClass("accuracy", shares(counts), counts)
         by_index = torch.zeros(max(predicted, default=-1) + 1, dtype=torch.int64)
         by_index[list(predicted)] = torch.tensor(list(predicted.values()), dtype=torch.int64)
-        return {name: value.item() for name, value in metrics.compute().items()}, by_index
+        values = {**metrics.compute(), "loss": loss.compute()}
+        return {name: value.item() for name, value in values.items()}, by_index
 
 
 def tail(right: int, images: int, chance: float) -> float:

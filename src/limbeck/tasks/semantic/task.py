@@ -73,6 +73,7 @@ class Semantic:
         return loss + self.dice * dice_loss(logits, mask) if self.dice else loss
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
+        """Metrics, and the cross entropy, a mean over all labelled pixels: no weights of classes, no Dice loss."""
         return self._measure(model, self.student, loader)
 
     def evaluate_teacher(self, model: nn.Module, loader: Iterable[Batch]) -> dict[str, float]:
@@ -90,13 +91,17 @@ class Semantic:
 
     @torch.no_grad()
     def _measure(self, model: nn.Module, inputs: Inputs, loader: Iterable[Batch]) -> dict[str, float]:
-        from torchmetrics.classification import MulticlassConfusionMatrix  # takes seconds
+        from torchmetrics import SumMetric  # takes seconds
+        from torchmetrics.classification import MulticlassConfusionMatrix
 
-        metric = MulticlassConfusionMatrix(len(self.classes), ignore_index=IGNORED)
-        metric.to(device_of(model))
+        metric = MulticlassConfusionMatrix(len(self.classes), ignore_index=IGNORED).to(device_of(model))
+        loss = SumMetric(nan_strategy="disable").to(device_of(model))
         with evaluating(model):
             for batch in loader:
-                metric.update(predict(model, batch["image"], inputs, batch["mask"].shape[-2:]), batch["mask"])
+                mask = batch["mask"]
+                scores = scores_of(model, batch["image"], inputs, mask.shape[-2:])
+                metric.update(scores.argmax(1), mask)
+                loss.update(F.cross_entropy(scores, mask, ignore_index=IGNORED, reduction="sum"))
         counts = metric.compute()  # over all processes
         confusion = counts.double()
         both = confusion.diagonal()
@@ -107,15 +112,21 @@ class Semantic:
         self.by_class = ByClass("iou", values, counts)
         named = {f"iou {name}": value for name, value in zip(self.classes, values, strict=True) if value is not None}
         accuracy = (both.sum() / confusion.sum()).item()
-        return {"miou": by_class[present].mean().item(), "pixel_accuracy": accuracy, **named}
+        mean, cross_entropy = by_class[present].mean().item(), (loss.compute() / confusion.sum()).item()
+        return {"miou": mean, "pixel_accuracy": accuracy, "loss": cross_entropy, **named}
 
 
 def predict(model: nn.Module, images: Tensor, inputs: Inputs, size: Sequence[int]) -> Tensor:
     """Classes (B, H, W) at a size, of images (B, 3, h, w) uint8, padded to the multiple that the model wants."""
+    return scores_of(model, images, inputs, size).argmax(1)
+
+
+def scores_of(model: nn.Module, images: Tensor, inputs: Inputs, size: Sequence[int]) -> Tensor:
+    """Logits (B, K, H, W) at a size, of such images."""
     height, width = images.shape[-2:]
     pixels = padded(images, inputs)
     logits = logits_at(model(pixels), pixels.shape[-2:]).float()[..., :height, :width]
-    return at_size(logits, size).argmax(1)
+    return at_size(logits, size)
 
 
 def padded(images: Tensor, inputs: Inputs) -> Tensor:
