@@ -28,6 +28,15 @@ def hooks_of(model):
     return [hook for module in model.modules() for hook in (*module._forward_hooks, *module._forward_pre_hooks)]
 
 
+def test_a_criterion_that_changes_a_feature_in_place_is_refused():
+    for spoil in (
+        lambda student, teacher: (student - teacher.sub_(teacher.mean())).square().mean(),
+        lambda student, teacher: (student.flatten(1).clamp_(0) - teacher.flatten(1)).square().mean(),
+    ):
+        with pytest.raises(ValueError, match="changes a feature in place"):
+            distiller_of(Match("body", "body", spoil), teacher=convnet(4, seed=1))
+
+
 # --- a feature without gradient ---
 
 

@@ -20,6 +20,7 @@ def build_match(match: Match, student: Feature, teacher: Feature, truth: Any) ->
     if needs and truth is None:
         what = f" ({needs})" if isinstance(needs, str) else ""
         raise ValueError(f"{match} needs the ground truth{what}: pass truth=... here and in each call")
+    before = _versions(student, teacher)
     try:
         match.build(student, teacher)
         with evaluating(match):  # what was just built too
@@ -31,10 +32,21 @@ def build_match(match: Match, student: Feature, teacher: Feature, truth: Any) ->
             f"{match} gives its criterion tuples of features, of {len(match.student)} and {len(match.teacher)} layers, "
             f"which it does not take ({error}); pass Match(layer, layer, criterion) for each pair of layers"
         ) from error
+    if _versions(student, teacher) != before:
+        raise ValueError(
+            f"the criterion of {match} changes a feature in place, which others go on with; let it "
+            "make a tensor of its own, as feature - mean for feature.sub_(mean)"
+        )
     if not isinstance(value, Tensor) or value.ndim != 0:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"the criterion of {match} gives {shape}, not a scalar tensor; reduce it, as .mean()")
     match.set_pace(student, teacher, truth)
+
+
+def _versions(*features: Feature) -> list[int]:
+    """How often tensors were changed in place."""
+    tensors = [each for feature in features for each in (feature if isinstance(feature, tuple) else (feature,))]
+    return [tensor._version for tensor in tensors if not tensor.is_inference()]
 
 
 def unfreezing(model: nn.Module) -> Callable[[], None]:
