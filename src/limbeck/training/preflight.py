@@ -16,6 +16,8 @@ from limbeck.core.match import Match
 from limbeck.core.modules import Example, call, evaluating
 from limbeck.training.advice import advise_on_grids
 
+MOST_LAYERS = 6  # of a match, that are all told of
+
 
 @dataclass(frozen=True)
 class Row:
@@ -101,7 +103,10 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
 
 def _describe(layers: tuple[Layer, ...], features: Feature) -> str:
     shapes = [tuple(f.shape[1:]) for f in (features if isinstance(features, tuple) else (features,))]
-    return ", ".join(f"{layer} {shape}" for layer, shape in zip(layers, shapes, strict=True))
+    told = [f"{layer} {shape}" for layer, shape in zip(layers, shapes, strict=True)]
+    if len(told) > MOST_LAYERS:
+        told[2:-1] = [f"... ({len(told)} in all)"]
+    return ", ".join(told)
 
 
 def _grid(student: Feature, teacher: Feature) -> str:

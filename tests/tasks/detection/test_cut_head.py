@@ -91,7 +91,8 @@ def test_the_students_towers_are_trained_through_a_teachers_head_that_stays(stud
     own = len(pair[0].module.state_dict())
     assert len(distiller.state_dict()) == own, "nothing of the teacher is saved"
     assert not list(match.parameters())
-    preflight(distiller, (images, targets), teacher_inputs=(images,))
+    (row,) = preflight(distiller, (images, targets), teacher_inputs=(images,))
+    assert "input/8 (256, 12, 16)" in row.student
     distiller(images, targets, teacher_inputs=(images,)).loss.backward()
     for layer in match.student:
         tower = pair[0].module.get_submodule(layer.path.partition(".conv.")[0])

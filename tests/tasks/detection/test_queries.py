@@ -40,6 +40,10 @@ def test_predictions_are_read_where_the_loss_takes_them(kind, tmp_path):
     losses, features = Capture(detector.train(), queries.layers)(IMAGES, TARGETS)
     hook.remove()
     assert [features[layer].shape[:2] for layer in queries.layers] == [(2, 12)] * 2, "none that start from noise"
+    noise = getattr(seen[-1], "denoising_meta_values", None)
+    if noise:
+        assert noise["dn_num_split"][0] > 0
+        assert torch.equal(features[queries.layers[0]], seen[-1].logits.split(noise["dn_num_split"], dim=1)[1])
     read = [features[layer] for layer in queries.layers]
     sources = [each if each._base is None else each._base for each in read]
     gradients = torch.autograd.grad(losses["loss"], sources, allow_unused=True)

@@ -41,7 +41,10 @@ def cut_head(model: nn.Module, strides: Collection[int]) -> DenseHead | None:
         model.get_submodule(path).inplace = False
     first, second = paths
     layers = {
-        stride: (Layer(first, input=True, run=run), Layer(second, input=True, run=run))
+        stride: (
+            Layer(first, input=True, label=f"/{stride}", run=run),
+            Layer(second, input=True, label=f"/{stride}", run=run),
+        )
         for run, stride in enumerate(strides)
     }
     return DenseHead(layers, RestOfHead(model, first, second))
