@@ -30,27 +30,31 @@ def seven():
 def twice(num_classes):
     return Twice(vector(num_classes))
 """
-BUILD = {"classifier": build_classifier, "segmenter": build_segmenter}
+BUILD = {"classification": build_classifier, "semantic": build_segmenter}
 
 
 @pytest.mark.parametrize(
-    ("kind", "function", "message"),
+    ("task", "function", "message"),
     [
-        ("classifier", "vector", None),
-        ("segmenter", "pixels", None),
-        ("classifier", "seven", "net.py:seven gives 7 scores, the data have 3 classes"),
-        ("segmenter", "seven_pixels", "net.py:seven_pixels gives 7 scores, the data have 3 classes"),
-        ("classifier", "twice", r"net.py:twice makes a model that gives a tuple; a classifier gives logits \(B, K\)"),
-        ("segmenter", "twice", "net.py:twice: a segmenter returns logits"),
-        ("classifier", "pixels", r"gives \(1, 3, 224, 224\); a classifier gives logits \(B, K\)"),
+        ("classification", "vector", None),
+        ("semantic", "pixels", None),
+        ("classification", "seven", "net.py:seven gives 7 scores, the data have 3 classes"),
+        ("semantic", "seven_pixels", "net.py:seven_pixels gives 7 scores, the data have 3 classes"),
+        (
+            "classification",
+            "twice",
+            r"net.py:twice makes a model that gives a tuple; a classifier gives logits \(B, K\)",
+        ),
+        ("semantic", "twice", "net.py:twice: a segmenter returns logits"),
+        ("classification", "pixels", r"gives \(1, 3, 224, 224\); a classifier gives logits \(B, K\)"),
     ],
 )
-def test_a_model_of_a_file_gives_a_score_for_each_class_or_is_named(tmp_path, kind, function, message):
+def test_a_model_of_a_file_gives_a_score_for_each_class_or_is_named(tmp_path, task, function, message):
     (tmp_path / "net.py").write_text(FILE)
     name = f"{tmp_path}/net.py:{function}"
-    model = BUILD[kind](name, ["cat", "dog", "emu"])
+    model = BUILD[task](name, ["cat", "dog", "emu"])
     if message is None:
-        check_scores(name, model, kind)
+        check_scores(name, model, task)
         return
     with pytest.raises(ValueError, match=message):
-        check_scores(name, model, kind)
+        check_scores(name, model, task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -15,6 +16,7 @@ from limbeck.data.parts import HeldOut
 from limbeck.models.cost import cost
 from limbeck.models.model import Model
 from limbeck.models.run_folder import RunFolder
+from limbeck.models.teachers import build_teacher
 from limbeck.tasks import task_kind
 from limbeck.tasks.kind import TaskKind
 from limbeck.training.display import wide_console
@@ -107,9 +109,13 @@ def _models(kind: TaskKind, run: RunFolder, students: dict[str, Path], classes: 
     models: dict[str, Model] = {}
     if teacher := given.get("teacher"):
         title = f"teacher {teacher}"
-        models[title] = kind.build(teacher, classes, given.get("teacher_size"))
+        model = build_teacher(kind.build, teacher, classes, given.get("teacher_size"), task=kind.name)
         if source := given.get("teacher_weights"):
-            kind.load_weights(models[title], source, name=teacher)
+            kind.load_weights(model, source, name=teacher)
+        if model.classes == classes:
+            models[title] = model
+        else:
+            print(f"{title} knows other classes, so it is not measured", file=sys.stderr)
     return {**models, **{title: kind.build(str(student), classes) for title, student in students.items()}}
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from limbeck.compress.forms import rebuild
 from limbeck.models.checkpoints import load_weights
@@ -30,6 +31,12 @@ class Source:
     form: str
     build: Callable[[str, list[str], int | None], Model]
     knows: Callable[[str], bool] = lambda name: True
+
+
+class BuildModel(Protocol):
+    """Makes a model of a task from its name, the names of the classes, and an image size or ``None``."""
+
+    def __call__(self, name: str, classes: list[str], size: int | None = None) -> Model: ...
 
 
 Sources = Mapping[str, Source]  # by the word before the colon, or FILE

@@ -9,23 +9,26 @@ from limbeck.core.modules import evaluating
 from limbeck.models.build import FILE, source_of
 from limbeck.models.model import Model
 
-FORMS = {"classifier": "(B, K)", "segmenter": "(B, K, H, W)"}
+FORMS = {  # by task: what a model is called, and what it gives
+    "classification": ("classifier", "(B, K)"),
+    "semantic": ("segmenter", "(B, K, H, W)"),
+}
 
 
-def check_scores(name: str, model: Model, kind: str) -> None:
-    """Try a student that a function of the user makes; all others are made for the classes.
+def check_scores(name: str, model: Model, task: str) -> None:
+    """Try a model that a function of the user makes; all others are made for the classes.
 
     Args:
         name: As the user gave it.
         model: Is run on an image in eval mode.
-        kind: What it should be: a classifier or a segmenter.
+        task: In ``FORMS``.
 
     Raises:
         ValueError: It gives no scores, or not one for each class.
     """
     if source_of(name)[0] != FILE:
         return
-    found = _channels(name, model, kind)
+    found = _channels(name, model, *FORMS[task])
     if found != len(model.classes):
         raise ValueError(
             f"{name} gives {found} scores, the data have {len(model.classes)} classes; let it take num_classes, or "
@@ -34,10 +37,9 @@ def check_scores(name: str, model: Model, kind: str) -> None:
 
 
 @torch.no_grad()
-def _channels(name: str, model: Model, kind: str) -> int:
+def _channels(name: str, model: Model, kind: str, form: str) -> int:
     """The number of scores that it gives for an image, or for each of its pixels."""
     image = model.inputs.example
-    form = FORMS[kind]
     try:
         with evaluating(model.module):
             output = model.module(image)

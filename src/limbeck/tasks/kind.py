@@ -12,8 +12,7 @@ from torch import Tensor
 from limbeck.core.modules import Example
 from limbeck.data.order import Key
 from limbeck.export.deployed import Deployed
-from limbeck.models.build import Sources
-from limbeck.models.checkpoints import load_weights
+from limbeck.models.build import BuildModel, Sources
 from limbeck.models.model import Model
 from limbeck.tasks.predictor import Predictor
 from limbeck.training.recipe import Recipe
@@ -55,17 +54,8 @@ class Validation(Protocol):
         """
 
 
-class BuildModel(Protocol):
-    def __call__(self, name: str, classes: list[str], size: int | None = None) -> Model: ...
-
-
 class LoadWeights(Protocol):
     def __call__(self, model: Model, source: str, *, name: str) -> Any: ...
-
-
-def load_every_tensor(model: Model, source: str, *, name: str) -> None:
-    """Load weights that have to fit a model whole, its classifier included."""
-    load_weights(model.module, source, name=name)
 
 
 @dataclass(frozen=True)
@@ -90,7 +80,7 @@ class TaskKind:
         name: As it is typed, and as a run's card has it.
         sources: Where its models come from.
         build: Makes a model from its name and the names of the classes.
-        load_weights: Loads weights from a file, or those published for a name, into a model as ``build`` made it.
+        load_weights: Loads weights from a file, or those published for a name, into a teacher as ``build`` made it.
         distill, train: Make a recipe; their arguments are the command line.
         validation: Reads validation data as a run's card says: from where the data lie, the card, and a batch size or
             ``None``.

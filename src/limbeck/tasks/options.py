@@ -35,11 +35,10 @@ class TeacherOptions:
     teacher_check: bool = True
     """Evaluate the teacher first, and stop if it is no better than chance."""
 
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """The arguments of a ``Recipe``."""
+    def recipe(self, *, knows_classes: bool = True) -> dict[str, Any]:
+        """The arguments of a ``Recipe``; a teacher of other classes than the data's is not measured."""
         prepare = {"dtype": DTYPES[self.teacher_dtype], "compile": self.teacher_compile}
-        return {"prepare": prepare, "teacher_check": self.teacher_check}
+        return {"prepare": prepare, "teacher_check": self.teacher_check and knows_classes}
 
 
 @dataclass(frozen=True)

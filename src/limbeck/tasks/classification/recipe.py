@@ -15,6 +15,7 @@ from limbeck.data.problems import OnBadData
 from limbeck.models.checkpoints import load_weights
 from limbeck.models.model import Model
 from limbeck.models.scores import check_scores
+from limbeck.models.teachers import build_teacher, check_teacher_classes, load_teacher
 from limbeck.tasks.classification.dataset import UNLABELLED, Images, first_of_each_class
 from limbeck.tasks.classification.folders import read_unlabelled
 from limbeck.tasks.classification.load import load_images
@@ -95,11 +96,14 @@ def distill(
     torch.manual_seed(budget.seed)
     train_images, val_images = _images(data)
     classes = train_images.classes
-    student_model = _model(student, student_weights, classes, size, new_head=True)
-    teacher_model = _model(teacher, teacher_options.teacher_weights, classes, teacher_size, new_head=False)
+    student_model = _model(student, student_weights, classes, size)
+    teacher_model = build_teacher(build_classifier, teacher, classes, teacher_size, task="classification")
+    if teacher_options.teacher_weights is not None:
+        load_teacher(teacher_model, teacher_options.teacher_weights, name=teacher)
     load_size, notes = _load_size(data, train_images, [student_model, teacher_model])
     labelled = [index for index, label in enumerate(train_images.labels) if label != UNLABELLED]
     matches = matching.matches(student_model, teacher_model, layers=layers)
+    other_classes = check_teacher_classes(teacher_model, classes, matches)
     if mixing:
         check_mixing(matches)
     return Recipe(
@@ -114,8 +118,8 @@ def distill(
         budget=budget,
         loaded=student_model.loaded,
         card=_card(student, student_model, load_size, data),
-        notes=[*train_images.notes, *val_images.notes, *notes],
-        **teacher_options.recipe,
+        notes=[*train_images.notes, *val_images.notes, *notes, *other_classes],
+        **teacher_options.recipe(knows_classes=not other_classes),
     )
 
 
@@ -143,7 +147,7 @@ def train(
     train_images, val_images = _images(dataclasses.replace(data, unlabelled=None, labelled_share=0.0))
     train_images = train_images.take([i for i, label in enumerate(train_images.labels) if label != UNLABELLED])
     classes = train_images.classes
-    built = _model(model, weights, classes, size, new_head=True)
+    built = _model(model, weights, classes, size)
     load_size, notes = _load_size(data, train_images, [built])
     return Recipe(
         task=loss.task(train_images, built.inputs),
@@ -207,12 +211,11 @@ def _with_share(images: Images, share: float) -> Images:
     return dataclasses.replace(again, notes=notes) if repeats > 1 else images
 
 
-def _model(name: str, weights: str | None, classes: list[str], size: int | None, *, new_head: bool) -> Model:
+def _model(name: str, weights: str | None, classes: list[str], size: int | None) -> Model:
     model = build_classifier(name, classes, size)
-    if new_head:
-        check_scores(name, model, "classifier")
+    check_scores(name, model, "classification")
     if weights is not None:
-        model.mark_loaded(fresh=load_weights(model.module, weights, name=name, new_head=new_head))
+        model.mark_loaded(fresh=load_weights(model.module, weights, name=name, new_head=True))
     return model
 
 

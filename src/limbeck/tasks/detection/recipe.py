@@ -75,7 +75,7 @@ def distill(
         teacher=teacher_model.module,
         matches=matches,
         task_weight=matching.weight_of_task,
-        **teacher_options.recipe,
+        **teacher_options.recipe(),
         **_of_data(data, train_objects, val_objects, budget, masks, notes),
         loaded=student_model.loaded,
         card=_card(student, student_model, data, masks=masks),

@@ -1,6 +1,7 @@
 """Semantic segmentation."""
 
-from limbeck.tasks.kind import TaskKind, load_every_tensor
+from limbeck.models.teachers import load_teacher
+from limbeck.tasks.kind import TaskKind
 from limbeck.tasks.semantic.deploy import deploy
 from limbeck.tasks.semantic.hub import HUB
 from limbeck.tasks.semantic.models import SOURCES, build_segmenter
@@ -13,7 +14,7 @@ KIND = TaskKind(
     "semantic",
     SOURCES,
     build_segmenter,
-    load_every_tensor,
+    load_teacher,
     distill,
     train,
     MaskValidation,

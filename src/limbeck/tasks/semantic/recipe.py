@@ -18,6 +18,7 @@ from limbeck.models.backbone import load_backbone
 from limbeck.models.checkpoints import load_weights
 from limbeck.models.model import Model
 from limbeck.models.scores import check_scores
+from limbeck.models.teachers import build_teacher, check_teacher_classes, load_teacher
 from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.tasks.semantic.dataset import Masks
 from limbeck.tasks.semantic.load import load_masks
@@ -62,21 +63,24 @@ def distill(
     torch.manual_seed(budget.seed)
     train_masks, val_masks = _masks(data)
     student_model = _model(student, student_weights, student_backbone, train_masks.classes)
-    teacher_model = build_segmenter(teacher, train_masks.classes)
+    teacher_model = build_teacher(build_segmenter, teacher, train_masks.classes, task="semantic")
     if teacher_options.teacher_weights is not None:
-        load_weights(teacher_model.module, teacher_options.teacher_weights, name=teacher)
+        load_teacher(teacher_model, teacher_options.teacher_weights, name=teacher)
     inputs = [student_model.inputs, teacher_model.inputs]
     # Scores are compared at the mask's size, which is that of the truth.
     scores = partial(logits_at, size=_crop(data, train_masks, inputs))
     compared = [dataclasses.replace(model, read_scores=scores) for model in (student_model, teacher_model)]
+    matches = matching.matches(*compared, layers=layers)
+    other_classes = check_teacher_classes(teacher_model, train_masks.classes, matches)
+    of_data = _of_data(data, train_masks, val_masks, budget, inputs)
     return Recipe(
         task=loss.task(train_masks, *inputs),
         student=student_model.module,
         teacher=teacher_model.module,
-        matches=matching.matches(*compared, layers=layers),
+        matches=matches,
         task_weight=matching.weight_of_task,
-        **_of_data(data, train_masks, val_masks, budget, inputs),
-        **teacher_options.recipe,
+        **{**of_data, "notes": [*of_data["notes"], *other_classes]},
+        **teacher_options.recipe(knows_classes=not other_classes),
         loaded=student_model.loaded,
         card=_card(student, student_model, train_masks, data),
     )
@@ -146,7 +150,7 @@ def _crop(data: Data, masks: Masks, inputs: Sequence[Inputs]) -> tuple[int, int]
 
 def _model(name: str, weights: str | None, backbone: str | None, classes: list[str]) -> Model:
     model = build_segmenter(name, classes)
-    check_scores(name, model, "segmenter")
+    check_scores(name, model, "semantic")
     if backbone is not None:
         load_backbone(model, backbone)
     if weights is not None:
