@@ -60,7 +60,7 @@ class MixedImages(Dataset[Batch]):
     """
 
     def __init__(self, images: TrainImages, mixing: Mixing, classes: int):
-        self.images, self.classes = images, classes
+        self.images, self.classes, self.reader = images, classes, images.reader
         self.labelled = [index for index, label in enumerate(images.images.labels) if label != UNLABELLED]
         kinds = {v2.MixUp: mixing.mixup, v2.CutMix: mixing.cutmix}
         self.mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = v2.RandomChoice(
