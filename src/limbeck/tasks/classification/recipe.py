@@ -16,6 +16,7 @@ from limbeck.models.checkpoints import load_weights
 from limbeck.models.model import Model
 from limbeck.models.scores import check_scores
 from limbeck.models.teachers import build_teacher, check_teacher_classes, load_teacher
+from limbeck.tasks.classification.balance import balance_of, told
 from limbeck.tasks.classification.dataset import UNLABELLED, Images, first_of_each_class
 from limbeck.tasks.classification.folders import read_unlabelled
 from limbeck.tasks.classification.load import load_images
@@ -44,6 +45,8 @@ class Data:
     """Use the labels of only this many training images, chosen likewise; the others count as unlabelled."""
     labelled_share: float = 0.25
     """Beside unlabelled images, labelled ones are repeated until they are at least this share of an epoch."""
+    balance: bool = False
+    """Draw every class equally often in an epoch, which stays as long: images of small classes several times."""
     augment: Augment | None = None
     """photo: random resized crop and flip; strong: that and TrivialAugment; rand: that and RandAugment; small: random
     shift by an eighth and flip; shift: no flip (digits, letters); none. By default photo, but small for images of up
@@ -112,7 +115,7 @@ def distill(
         teacher=teacher_model.module,
         matches=matches,
         task_weight=matching.weight_of_task,
-        train_data=_train_data(data, train_images, load_size, mixing, budget),
+        train_data=_train_data(data, train_images, load_size, loss, mixing, budget),
         examples=labelled[:EXAMPLES],
         val_data=ValImages(val_images, load_size),
         budget=budget,
@@ -146,13 +149,12 @@ def train(
     torch.manual_seed(budget.seed)
     train_images, val_images = _images(dataclasses.replace(data, unlabelled=None, labelled_share=0.0))
     train_images = train_images.take([i for i, label in enumerate(train_images.labels) if label != UNLABELLED])
-    classes = train_images.classes
-    built = _model(model, weights, classes, size)
+    built = _model(model, weights, train_images.classes, size)
     load_size, notes = _load_size(data, train_images, [built])
     return Recipe(
         task=loss.task(train_images, built.inputs),
         student=built.module,
-        train_data=_train_data(data, train_images, load_size, mixing, budget),
+        train_data=_train_data(data, train_images, load_size, loss, mixing, budget),
         val_data=ValImages(val_images, load_size),
         budget=budget,
         loaded=built.loaded,
@@ -182,13 +184,17 @@ def _images(data: Data) -> tuple[Images, Images]:
             labels=[*train_images.labels, *further.labels],
             notes=[*train_images.notes, *further.notes, f"{len(further)} unlabelled images {further.origin}"],
         )
+    if data.balance:
+        train_images.notes.append(told(train_images))
     return _with_share(train_images, data.labelled_share), val_images
 
 
 def _train_data(
-    data: Data, images: Images, load_size: int, mixing: Mixing, budget: Budget
+    data: Data, images: Images, load_size: int, loss: LossOptions, mixing: Mixing, budget: Budget
 ) -> TrainImages | MixedImages:
-    augmented = TrainImages(images, augmentation(augment_of(data, load_size), load_size, data.erasing), budget.seed)
+    augment = augmentation(augment_of(data, load_size), load_size, data.erasing)
+    balance = balance_of(images, loss.class_weights, budget.seed) if data.balance else None
+    augmented = TrainImages(images, augment, budget.seed, balance)
     return MixedImages(augmented, mixing, len(images.classes)) if mixing else augmented
 
 
@@ -239,5 +245,6 @@ def _card(name: str, model: Model, load_size: int, data: Data) -> dict[str, Any]
         "load_size": load_size,
         "on_bad_data": data.on_bad_data,
         "data_seed": data.data_seed,
+        **({"balance": True} if data.balance else {}),  # older runs have no such entry
         **dataclasses.asdict(model.inputs),
     }

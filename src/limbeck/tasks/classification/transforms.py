@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from limbeck.data.order import Key, seeded
 from limbeck.data.reader import Reader
+from limbeck.tasks.classification.balance import Balance
 from limbeck.tasks.classification.dataset import Images
 
 Augment = Literal["photo", "strong", "rand", "small", "shift", "none"]
@@ -45,10 +46,13 @@ def plain(size: int) -> list[nn.Module]:
 
 
 class TrainImages(Dataset[Batch]):
-    """Augmented images; the augmentation depends on (seed, epoch, index) alone, whoever loads it and when."""
+    """Augmented images; the augmentation depends on (seed, epoch, index) alone, whoever loads it and when.
 
-    def __init__(self, images: Images, augment: Callable[[Tensor], Tensor], seed: int):
-        self.images, self.augment, self.seed = images, augment, seed
+    With a balance, an index is a place in an epoch, where it says which image stands.
+    """
+
+    def __init__(self, images: Images, augment: Callable[[Tensor], Tensor], seed: int, balance: Balance | None = None):
+        self.images, self.augment, self.seed, self.balance = images, augment, seed, balance
         self.reader = Reader(images)
 
     def __len__(self) -> int:
@@ -57,7 +61,7 @@ class TrainImages(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         epoch, index = key
         with seeded(self.seed, "augment", epoch, index):
-            index, image = self.reader(index)
+            index, image = self.reader(index if self.balance is None else self.balance(epoch, index))
             image = self.augment(image)
         return _sample(image, self.images, index)
 
