@@ -51,6 +51,15 @@ def test_json_has_the_metrics_of_each_model(run, data, capsys):
     assert found["models"][str(run)]["top1"] == 0.5
 
 
+def test_json_has_each_class_by_name_and_a_table_where_it_is_asked_for(run, data, capsys):
+    expected = {"measure": "accuracy", "values": {"dark": 1.0, "light": 0.0}}
+    assert shown([run, "--data", data], capsys)["by_class"] == {str(run): expected}
+    main(["evaluate", str(run), "--data", str(data), "--by-class"])
+    printed = capsys.readouterr().out
+    assert "accuracy by class" in printed
+    assert cells(printed.replace("┃", "│"))[-2:] == [["dark", "1.0000"], ["light", "0.0000"]]
+
+
 def test_the_last_student_is_measured_where_it_is_asked_for(run, data, capsys):
     (data / "val" / "light" / "0.png").unlink()
     assert shown([run, "--data", data], capsys)["models"][str(run)]["top1"] == pytest.approx(5 / 9)

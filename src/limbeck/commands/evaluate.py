@@ -19,6 +19,7 @@ from limbeck.models.run_folder import RunFolder
 from limbeck.models.teachers import build_teacher
 from limbeck.tasks import task_kind
 from limbeck.tasks.kind import TaskKind
+from limbeck.training.by_class import ByClass
 from limbeck.training.display import wide_console
 
 COSTS = {  # what a column is called: field of a cost, and how many are one
@@ -43,6 +44,7 @@ def _evaluate(
     weights: Literal["best", "last"] = "best",
     batch_size: int | None = None,
     speed: bool = False,
+    by_class: bool = False,
     json: bool = False,
     pictures: int = 0,
     score: float = 0.3,
@@ -57,7 +59,8 @@ def _evaluate(
         batch_size: Images at a time: 128 with labels, 8 with masks or boxes, 1 with masks of several sizes.
         speed: Show parameters and multiplications too, the time of one image, and images a second at the batch size,
             all measured here, at the size of the first image.
-        json: Print JSON instead of a table.
+        by_class: Show the accuracy, intersection over union or average precision of each class, too.
+        json: Print JSON instead of a table, that of each class in it.
         pictures: Draw this many validation images into the first run's pictures/: image, truth, the students from the
             last run named to the first, and the teacher (of segmenters and detectors only).
         score: Draw the objects that a detector is at least so sure of.
@@ -69,17 +72,22 @@ def _evaluate(
     kind = task_kind(card["task"])
     validation = kind.validation(data, {**card, **held_out}, batch_size)
     models = _models(kind, folders[0], students, validation.classes)
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
+    classes: dict[str, ByClass | None] = {}
     for title, model in models.items():
         rows[title] = validation.measure(model, teacher=title not in students)
+        classes[title] = validation.by_class
         if speed:
             costs = cost(model.module, partial(validation.example, model), validation.batch_size)
             rows[title] |= {named: getattr(costs, field) / unit for named, (field, unit) in COSTS.items()}
     place = str(held_out.get("val_data") or data)
     if json:
-        print(dumps({"data": place, "images": validation.count, "models": rows}))
+        named = {title: found and found.named(validation.classes) for title, found in classes.items()}
+        print(dumps({"data": place, "images": validation.count, "models": rows, "by_class": named}))
     else:
         _print(f"validation images of {place}: {validation.count}", rows)
+        if by_class:
+            _print_classes(validation.classes, classes)
     if pictures:
         folder = folders[0].path / "pictures"
         models = dict(reversed(models.items()))
@@ -128,4 +136,17 @@ def _print(title: str, rows: dict[str, dict[str, float]]) -> None:
         table.add_column(column, overflow="fold")
     for label, values in cells.items():
         table.add_row(label, *(f"{values[name]:.4f}" if name in values else "" for name in first))
+    wide_console().print(table)
+
+
+def _print_classes(names: list[str], models: dict[str, ByClass | None]) -> None:
+    """A row a class, a column a model; a class that is not there has no value."""
+    found = {title: by_class for title, by_class in models.items() if by_class is not None}
+    if not found:
+        raise ValueError(f"{len(names)} classes are more than are counted one by one: leave out --by-class")
+    table = Table(title=f"{next(iter(found.values())).measure} by class", title_justify="left")
+    for column in ("class", *found):
+        table.add_column(column, overflow="fold")
+    for name, *values in zip(names, *(by_class.values for by_class in found.values()), strict=True):
+        table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
     wide_console().print(table)

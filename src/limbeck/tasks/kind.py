@@ -15,6 +15,7 @@ from limbeck.export.deployed import Deployed
 from limbeck.models.build import BuildModel, Sources
 from limbeck.models.model import Model
 from limbeck.tasks.predictor import Predictor
+from limbeck.training.by_class import ByClass
 from limbeck.training.recipe import Recipe
 
 
@@ -24,6 +25,7 @@ class Validation(Protocol):
     classes: list[str]
     count: int  # images
     batch_size: int  # of which models are measured
+    by_class: ByClass | None  # of the model that was measured last; None where there are too many classes
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         """Metrics of a model; after a teacher was measured, others may be compared with it."""

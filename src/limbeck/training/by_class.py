@@ -23,6 +23,10 @@ class ByClass:
     values: Sequence[float | None]
     confusion: Tensor | None = None
 
+    def named(self, classes: Sequence[str]) -> dict[str, Any]:
+        """The values by the names of the classes."""
+        return {"measure": self.measure, "values": dict(zip(classes, self.values, strict=True))}
+
     def entry(self) -> dict[str, Any]:
         """As it is written to a log; of the counts, only those that are not 0: row, column, count."""
         entry: dict[str, Any] = {"measure": self.measure, "values": list(self.values)}

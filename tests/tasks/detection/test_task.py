@@ -1,6 +1,7 @@
 import contextlib
 import copy
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -13,7 +14,7 @@ from torch import nn
 
 from limbeck.tasks.detection import task as detection
 from limbeck.tasks.detection.dataset import Annotated, Objects
-from limbeck.tasks.detection.task import Detection, as_coco, average_precision, in_pixels_of, masks_at
+from limbeck.tasks.detection.task import Detection, as_coco, average_precision, in_pixels_of, masks_at, precision
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
 
@@ -359,6 +360,15 @@ def test_objects_are_written_as_they_were_read():
     assert [{**each, "id": 0} for each in written["annotations"]] == [{**each, "id": 0} for each in by_image]
     assert len({each["id"] for each in written["annotations"]}) == len(by_image)
     assert 0 not in {each["id"] for each in written["annotations"]}, "which pycocotools takes for no match"
+
+
+def test_each_class_has_its_own_precision_whatever_the_order_of_the_ids():
+    box, names = [10.0, 20.0, 50.0, 40.0], ["kite", "cat", "dog"]
+    thing = {"image_id": 5, "category_id": 90, "bbox": box, "area": 2000.0, "iscrowd": 0, "segmentation": triangle(box)}
+    (image,) = objects_of(raw_of([thing], 1)).images
+    kite = replace(image, labels=torch.tensor([0]))
+    found = [{"image_id": 5, "category_id": 90, "bbox": box, "score": 0.9}]
+    assert precision(Objects([kite], names, [90, 3, 7]), found, "bbox")[1] == [pytest.approx(1), None, None]
 
 
 def test_nothing_is_measured_where_nothing_is_true():

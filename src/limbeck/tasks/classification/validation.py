@@ -17,6 +17,7 @@ from limbeck.tasks.classification.dataset import Images
 from limbeck.tasks.classification.load import load_images
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import ValImages
+from limbeck.training.by_class import ByClass
 
 
 class ImageValidation:
@@ -28,15 +29,19 @@ class ImageValidation:
         self.training, self.images = load_images(data, **held_out_of(card), on_bad=on_bad, seed=card["data_seed"])
         self.classes, self.count = self.images.classes, len(self.images)
         self.teacher_predictions: Tensor | None = None
+        self.by_class: ByClass | None = None
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         task = Classification(len(self.classes), model.inputs)
         batches = val_batches(on_device(model.module), self._data(model, self.images), self.batch_size)
         if teacher:
-            metrics, self.teacher_predictions = task.evaluate_teacher(model.module, batches), task.teacher_predictions
-            return metrics
-        task.teacher_predictions = self.teacher_predictions
-        return task.evaluate(model.module, batches)
+            metrics = task.evaluate_teacher(model.module, batches)
+            self.teacher_predictions = task.teacher_predictions
+        else:
+            task.teacher_predictions = self.teacher_predictions
+            metrics = task.evaluate(model.module, batches)
+        self.by_class = task.by_class
+        return metrics
 
     def _data(self, model: Model, images: Images) -> ValImages:
         """Images at the size at which a run was trained, or else that the model takes."""

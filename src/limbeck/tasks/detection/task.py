@@ -145,7 +145,8 @@ def precision(objects: Objects, found: list[dict[str, Any]], kind: str) -> tuple
         measured.accumulate()
         measured.summarize()
     curves = measured.eval["precision"][:, :, :, 0, -1]  # (thresholds, recalls, classes), of all sizes
-    by_class = [curves[:, :, index] for index in range(curves.shape[2])]
+    place = {each: index for index, each in enumerate(measured.params.catIds)}  # not in the order of the classes
+    by_class = [curves[:, :, place[each]] for each in objects.ids]
     return (
         [float(value) for value in measured.stats[:6]],
         [float(curve.mean()) if (curve > -1).all() else None for curve in by_class],

@@ -17,6 +17,7 @@ from limbeck.tasks.detection.pictures import sheets
 from limbeck.tasks.detection.task import Detection
 from limbeck.tasks.detection.transforms import ValObjects, collate
 from limbeck.tasks.pictures import write_pictures
+from limbeck.training.by_class import ByClass
 
 
 class ObjectValidation:
@@ -32,12 +33,15 @@ class ObjectValidation:
             seed=card["data_seed"],
         )
         self.classes, self.count = self.objects.classes, len(self.objects)
+        self.by_class: ByClass | None = None
         self.sides = card["short_side"], card["long_side"]
         self.data = ValObjects(self.objects, *self.sides)
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         task = Detection(self.objects, masks=self.with_masks and gives_masks(model.module))
-        return task.evaluate(model.module, val_batches(on_device(model.module), self.data, self.batch_size, collate))
+        batches = val_batches(on_device(model.module), self.data, self.batch_size, collate)
+        metrics, self.by_class = task.evaluate(model.module, batches), task.by_class
+        return metrics
 
     def example(self, model: Model, count: int) -> Example:
         image = self.data[0]["image"].to(device_of(model.module)).float() / 255

@@ -16,6 +16,7 @@ from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.pictures import sheets
 from limbeck.tasks.semantic.task import Semantic, padded
 from limbeck.tasks.semantic.transforms import ValMasks
+from limbeck.training.by_class import ByClass
 
 
 class MaskValidation:
@@ -31,13 +32,16 @@ class MaskValidation:
             seed=card["data_seed"],
         )
         self.classes, self.count = self.masks.classes, len(self.masks)
+        self.by_class: ByClass | None = None
         self.batch_size = (batch_size or 8) if len(self.masks.sizes) == 1 else 1
         self.short_side = card["short_side"]
         self.data = ValMasks(self.masks, self.short_side)
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         batches = val_batches(on_device(model.module), self.data, self.batch_size)
-        return Semantic(self.classes, model.inputs).evaluate(model.module, batches)
+        task = Semantic(self.classes, model.inputs)
+        metrics, self.by_class = task.evaluate(model.module, batches), task.by_class
+        return metrics
 
     def example(self, model: Model, count: int) -> Example:
         image = padded(self.data[0]["image"][None], model.inputs)
