@@ -90,3 +90,12 @@ def test_what_cannot_be_predicted_says_why(photos, tmp_path, capsys):
         images_in([tmp_path / "nothing"])
     with pytest.raises(ValueError, match="would both be written as a"):
         images_in([photos, photos / "a.png"])
+
+
+def test_images_that_differ_in_their_ending_alone_keep_it(photos):
+    (photos / "a.jpg").touch()
+    assert images_in([photos]) == {
+        "a.jpg": photos / "a.jpg",
+        "a.png": photos / "a.png",
+        "more/b": photos / "more" / "b.jpg",
+    }

@@ -266,3 +266,10 @@ def test_a_function_that_takes_no_two_features_is_no_criterion(tmp_path, definit
     name = definition.partition("(")[0]
     with pytest.raises(ValueError, match=rf"own.py:{name}\(student.*is no criterion, which takes \(student, teacher\)"):
         matches_of(f"{tmp_path / 'own.py'}:{name}")
+
+
+def test_a_layer_that_does_not_exist_is_told_with_the_model_that_lacks_it():
+    with pytest.raises(
+        ValueError, match=r"--teacher-layer: Sequential has no layer 'xyz'; its first: 0, 0.conv, 0.act"
+    ):
+        matches_of("Cosine", student_layers=["2"], teacher_layers=["xyz"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ def _predict(
 
 
 def images_in(paths: Sequence[Path]) -> dict[str, Path]:
-    """Image files by a name of their own, which is the path without its ending, below the folder that was named.
+    """Image files by a name of their own, which is the path below the folder that was named.
+
+    Without its ending, but where others in the folder differ in that alone, as ``a.jpg`` and ``a.png``.
 
     Raises:
         ValueError: A path does not exist, holds no image, or gives a name that another has.
@@ -101,8 +104,10 @@ def images_in(paths: Sequence[Path]) -> dict[str, Path]:
         inside = [file for file in files_below(path) if file.suffix.lower() in EXTENSIONS] if path.is_dir() else [path]
         if not inside:
             raise ValueError(f"{path} holds no image; the endings read are {' '.join(sorted(EXTENSIONS))}")
-        for file in inside:
-            name = str(file.relative_to(path).with_suffix("")) if path.is_dir() else file.stem
+        below = [file.relative_to(path) if path.is_dir() else Path(file.name) for file in inside]
+        alike = Counter(each.with_suffix("") for each in below)
+        for file, each in zip(inside, below, strict=True):
+            name = str(each if alike[each.with_suffix("")] > 1 else each.with_suffix(""))
             if name in found:
                 raise ValueError(f"{found[name]} and {file} would both be written as {name}; predict them apart")
             found[name] = file

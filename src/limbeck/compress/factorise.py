@@ -206,7 +206,8 @@ def _check_enough(layers: Mapping[str, nn.Module], moments: Mapping[str, Moments
             times = -(-inputs // max(rows, 1))
             raise ValueError(
                 f"{path} takes {inputs} inputs, and {batches} batches of data bring it {rows} rows, too few to tell "
-                f"which matter: pass {times} times as much data, start='weights', or keep=({path!r},)"
+                f"which matter: pass {times} times as much data (--sample), start='weights' (--start weights), or "
+                f"keep=({path!r},) (--keep {path})"
             )
 
 

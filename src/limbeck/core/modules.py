@@ -22,10 +22,10 @@ def find(model: nn.Module, path: str) -> nn.Module:
     try:
         return model.get_submodule(path)
     except AttributeError:
-        nearest = get_close_matches(path, [name for name, _ in model.named_modules()], n=3, cutoff=0.4)
-        raise ValueError(
-            f"{type(model).__name__} has no layer {path!r}; nearest: {', '.join(nearest) or 'none'}"
-        ) from None
+        names = [name for name, _ in model.named_modules() if name]
+        nearest = get_close_matches(path, names, n=3, cutoff=0.4)
+        hint = f"nearest: {', '.join(nearest)}" if nearest else f"its first: {', '.join(names[:5]) or 'none'}"
+        raise ValueError(f"{type(model).__name__} has no layer {path!r}; {hint}") from None
 
 
 def call(model: Callable[..., Any], example: Example) -> Any:

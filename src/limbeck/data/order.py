@@ -79,7 +79,12 @@ class TrainOrder(Sampler[list[Key]]):
         if batch_size % parts:
             raise ValueError(f"batch size {batch_size} does not divide into {accumulate} x {world} micro-batches")
         if length < batch_size:
-            raise ValueError(f"{length} training images are fewer than one batch of {batch_size}; use a smaller batch")
+            fitting = parts
+            while 4 * fitting <= length:  # at least two steps an epoch
+                fitting *= 2
+            raise ValueError(
+                f"{length} training images are fewer than one batch of {batch_size}; pass --batch-size {fitting}"
+            )
         self.length, self.batch_size, self.epoch, self.seed, self.start = length, batch_size, epoch, seed, start
         self.offsets = [(part * world + rank) * (batch_size // parts) for part in range(accumulate)]
         self.size = batch_size // parts

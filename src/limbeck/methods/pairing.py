@@ -8,6 +8,7 @@ from typing import Any, Literal
 from limbeck.core.capture import Layer
 from limbeck.core.criterion import name_of
 from limbeck.core.match import Match
+from limbeck.core.modules import find
 from limbeck.methods.levels import common_strides
 from limbeck.methods.places import exits_of, layers_of
 from limbeck.methods.predictions import PREDICTIONS, match_predictions, refuse_options
@@ -115,8 +116,8 @@ def pairs_of(
     reads: Reads, student: Model, teacher: Model, student_layers: Sequence[str], teacher_layers: Sequence[str]
 ) -> list[tuple[Any, Any]]:
     """Which layers of the student a method matches with which of the teacher, from the first to the deepest."""
-    of_student = [Layer(path) for path in student_layers] or layers_of(reads, student, "student")
-    of_teacher = [Layer(path) for path in teacher_layers] or layers_of(reads, teacher, "teacher")
+    of_student = _named(student_layers, student, "student") or layers_of(reads, student, "student")
+    of_teacher = _named(teacher_layers, teacher, "teacher") or layers_of(reads, teacher, "teacher")
     if len(of_student) != len(of_teacher):
         if student_layers or teacher_layers:
             raise ValueError(
@@ -129,6 +130,16 @@ def pairs_of(
     if reads in ("stages-together", "shallow-and-deep"):
         return [(tuple(of_student), tuple(of_teacher))]
     return list(zip(of_student, of_teacher, strict=True))
+
+
+def _named(paths: Sequence[str], model: Model, role: str) -> list[Layer]:
+    """Layers that the user named, of which a wrong one is told with the model that lacks it."""
+    for path in paths:
+        try:
+            find(model.module, path)
+        except ValueError as error:
+            raise ValueError(f"--{role}-layer: {error}") from None
+    return [Layer(path) for path in paths]
 
 
 def used_in(matches: Sequence[Match]) -> list[str]:

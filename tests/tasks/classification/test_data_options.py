@@ -37,8 +37,8 @@ def test_a_run_says_its_data_and_is_evaluated_on_what_it_was_measured_on(data, c
     main(["train", "classification", *images, "--val-data", str(data / "other"), *SHORT, "--out", run])
     shown = " ".join(capsys.readouterr().out.split())
     assert "classes: 2 (cat, dog)" in shown
-    assert "training: 8 images, in class folders of" in shown
-    assert "validation: 2 images, in class folders of" in shown
+    assert "training: 8 images, in the class folders of" in shown
+    assert "validation: 2 images, in the class folders of" in shown
     for options, count in (([], 2), (["--split", "test"], 6), (images, 4)):
         main(["evaluate", run, *options])
         assert f": {count} " in " ".join(capsys.readouterr().out.split())

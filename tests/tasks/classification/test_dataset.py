@@ -193,10 +193,10 @@ def test_the_data_are_summed_up_for_the_start_of_a_run(folder):
     train, val = load_images(str(folder))
     assert summary(train, val) == [
         "classes: 2 (cat, dog)",
-        f"training: 8 images, in class folders of {folder / 'train'}",
-        f"validation: 4 images, in class folders of {folder / 'val'}",
+        f"training: 8 images, in the class folders of {folder / 'train'}",
+        f"validation: 4 images, in the class folders of {folder / 'val'}",
     ]
-    assert "held out of" in summary(*load_images(str(folder / "train")))[2]
+    assert f"held out of the class folders of {folder / 'train'} by" in summary(*load_images(str(folder / "train")))[2]
 
 
 def test_a_list_names_images_and_labels(tmp_path):
@@ -213,7 +213,8 @@ def test_a_list_names_images_and_labels(tmp_path):
 
 def test_labels_that_are_numbers_are_in_their_order(tmp_path):
     paint(tmp_path / "a.png")
-    (tmp_path / "list.tsv").write_text("a.png\t10\na.png\t9\n")
+    paint(tmp_path / "b.png")
+    (tmp_path / "list.tsv").write_text("a.png\t10\nb.png\t9\n")
     assert read_list(tmp_path / "list.tsv").classes == ["9", "10"]
 
 
@@ -251,3 +252,21 @@ def test_images_of_one_class_are_refused(tmp_path):
         paint(tmp_path / "cat" / name)
     with pytest.raises(ValueError, match=r"has one class only \(cat\); a classifier needs two"):
         load_images(str(tmp_path))
+
+
+def test_an_image_that_a_list_names_twice_counts_once_or_has_two_labels(tmp_path):
+    paint(tmp_path / "a.png")
+    paint(tmp_path / "b.png")
+    (tmp_path / "train.csv").write_text("a.png,cat\nb.png,dog\na.png,cat\n")
+    images = read_list(tmp_path / "train.csv")
+    assert images.labels == [0, 1]
+    assert "1 lines name an image that another names" in images.notes[0]
+    (tmp_path / "train.csv").write_text("a.png,cat\nb.png,dog\na.png,dog\n")
+    with pytest.raises(ValueError, match=r"line 1 says that a.png is cat, line 3 dog"):
+        read_list(tmp_path / "train.csv")
+
+
+def test_a_list_with_semicolons_is_told_to_have_commas(tmp_path):
+    (tmp_path / "train.csv").write_text("path;label\na.png;cat\n")
+    with pytest.raises(ValueError, match=r"train.csv is separated by ';': write ','"):
+        read_list(tmp_path / "train.csv")

@@ -57,7 +57,9 @@ def split_off(images: Images, fraction: float, seed: int) -> tuple[Images, Image
         kept += members[count:]
     val = images.take(sorted(held_out))
     return images.take(sorted(kept)), dataclasses.replace(
-        val, notes=[], origin=f"held out of {images.origin} by the seed {seed}, {fraction:.0%} of each class"
+        val,
+        notes=[],
+        origin=f"held out of {images.origin.removeprefix('in ')} by the seed {seed}, {fraction:.0%} of each class",
     )
 
 

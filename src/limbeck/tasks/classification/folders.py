@@ -68,7 +68,7 @@ def read_folder(folder: Path, classes: list[str] | None = None, *, on_bad: OnBad
     notes = [f"{folder}: {others} files are no images by their ending"] * bool(others)
     beside = sum(path.suffix.lower() in EXTENSIONS for path in folder.iterdir())
     notes += [f"{folder}: {beside} images lie in no class folder, and are left out"] * bool(beside)
-    images = sound(Images(items, labels, named, notes, f"in class folders of {folder}", on_bad), folder)
+    images = sound(Images(items, labels, named, notes, f"in the class folders of {folder}", on_bad), folder)
     if empty := sorted(set(range(len(named))) - set(images.labels)):
         raise ValueError(f"class folder {folder / named[empty[0]]} holds no readable image; fill or remove it")
     return images

@@ -14,6 +14,7 @@ from limbeck.tasks.classification.dataset import Images
 from limbeck.tasks.classification.folders import sound
 
 ENDINGS = {".csv": ",", ".tsv": "\t"}
+OTHERS = (";", "\t", ",")  # by which lists are separated, too
 IMAGE = ("path", "image", "image_path", "filepath", "file", "filename", "file_name", "image_id", "id")
 LABEL = ("label", "class", "category", "target", "labels", "class_name")
 
@@ -36,12 +37,16 @@ def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData
         on_bad: What becomes of images that cannot be decoded.
 
     Raises:
-        ValueError: A line has no label, one that is none of the classes, or an image that is not there.
+        ValueError: A line has no label, one that is none of the classes or not that of another line, or an image that
+            is not there.
     """
-    lines = csv.reader(read_text(file).splitlines(), delimiter=ENDINGS[file.suffix.lower()])
+    comma = ENDINGS[file.suffix.lower()]
+    lines = csv.reader(read_text(file).splitlines(), delimiter=comma)
     rows = [(number, row) for number, row in enumerate(lines, 1) if any(cell.strip() for cell in row)]
     if not rows:
         raise ValueError(f"{file} is empty; it should have an image and a label a line")
+    if len(rows[0][1]) == 1 and (other := next((each for each in OTHERS if each in rows[0][1][0]), None)):
+        raise ValueError(f"{file} is separated by {other!r}: write {comma!r}, which {file.suffix} stands for")
     first = [cell.strip().lower() for cell in rows[0][1]]
     image, label = (next((first.index(name) for name in names if name in first), None) for names in (IMAGE, LABEL))
     if image is not None and label is not None:
@@ -58,9 +63,17 @@ def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData
         name, number = unknown[0]
         raise ValueError(f"{file}, line {number}: no training image is of the class {name!r}")
     place = {name: index for index, name in enumerate(named)}
-    items = [_image(file, name, number) for name, _, number in pairs]
-    labels = [place[name] for _, name, _ in pairs]
-    return sound(Images(items, labels, named, [], f"in the list {file}", on_bad), file.parent)
+    found: dict[Path, tuple[str, int]] = {}  # label, and the line that says so
+    for name, label_name, number in pairs:
+        before, line = found.setdefault(_image(file, name, number), (label_name, number))
+        if before != label_name:
+            raise ValueError(f"{file}: line {line} says that {name} is {before}, line {number} {label_name}")
+    again = len(pairs) - len(found)
+    notes = [f"{file}: {again} lines name an image that another names with the same label, and count once"] * bool(
+        again
+    )
+    labels = [place[name] for name, _ in found.values()]
+    return sound(Images(list(found), labels, named, notes, f"in the list {file}", on_bad), file.parent)
 
 
 def _in_order(names: set[str]) -> list[str]:
