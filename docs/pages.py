@@ -39,7 +39,7 @@ def _write(path: Path, text: str) -> None:
 def method_page(name: str) -> str:
     """What the table says of a method, its formula and shapes, what was measured, and its paper."""
     method = METHODS[name]
-    task = "detection" if method.reads in PREDICTIONS else "classification"
+    task = "detection" if method.reads in (*PREDICTIONS, "named") else "classification"
     facts = dict(zip(COLUMNS, row_of(name, method), strict=True))
     shown = {key: facts[key] for key in COLUMNS[1:] if facts[key]}
     rows = "\n".join(f"| {key} | {value} |" for key, value in shown.items())
