@@ -132,8 +132,9 @@ def _print(title: str, rows: dict[str, dict[str, float]]) -> None:
     table = Table(title=title, title_justify="left")
     shown = {name: {label: metrics[name] for label, metrics in rows.items() if name in metrics} for name in columns}
     head, first, cells = ("", list(rows), shown) if len(columns) > MANY else ("model", columns, rows)
-    for column in (head, *first):
-        table.add_column(column, overflow="fold")
+    table.add_column(head, overflow="fold")
+    for column in first:  # of a heading no word is broken
+        table.add_column(column, overflow="fold", min_width=max(map(len, column.split())) if head else None)
     for label, values in cells.items():
         table.add_row(label, *(f"{values[name]:.4f}" if name in values else "" for name in first))
     wide_console().print(table)

@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize, to_pil_image
+
+from limbeck.tasks.lettering import drawing_on
 
 Panels = Mapping[str, Tensor]  # (3, H, W) uint8 by title
 TITLE = 16  # pixels above each panel
@@ -45,7 +47,7 @@ def write_batch(panels: Iterable[tuple[str, Tensor]], classes: list[str], file: 
     colour_key = legend(classes)
     size = (across * CELL + colour_key.width, max(down * (CELL + TITLE), colour_key.height))
     sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
+    draw = drawing_on(sheet)
     for index, (title, panel) in enumerate(shown):
         left, top = index % across * CELL, index // across * (CELL + TITLE)
         picture = ImageOps.contain(to_pil_image(panel), (CELL - 4, CELL - 4))
@@ -69,7 +71,7 @@ def side_by_side(panels: Panels) -> Image.Image:
     """Panels (3, H, W) in a row, each below its title."""
     height, width = next(iter(panels.values())).shape[1:]
     sheet = Image.new("RGB", (width * len(panels), height + TITLE), "white")
-    draw = ImageDraw.Draw(sheet)
+    draw = drawing_on(sheet)
     for index, (title, panel) in enumerate(panels.items()):
         shown = panel if panel.shape[1:] == (height, width) else resize(panel, [height, width])
         sheet.paste(to_pil_image(shown), (index * width, TITLE))
@@ -81,7 +83,7 @@ def side_by_side(panels: Panels) -> Image.Image:
 def legend(classes: list[str]) -> Image.Image:
     """The colours of classes, each beside its name."""
     sheet = Image.new("RGB", (240, TITLE * len(classes)), "white")
-    draw = ImageDraw.Draw(sheet)
+    draw = drawing_on(sheet)
     for index, (name, colour) in enumerate(zip(classes, colours(len(classes)), strict=True)):
         draw.rectangle((2, index * TITLE + 2, 22, (index + 1) * TITLE - 2), fill=colour)
         draw.text((28, index * TITLE + 2), name, fill="black")

@@ -42,6 +42,7 @@ def test_top1_top5_and_agreement_are_what_one_counts_by_hand():
     student = task.evaluate(Says(), [batch([1, 2, 0, 4], [1, 2, 7, 8])])
     assert student.pop("loss") > 0
     assert student == {"top1": 0.5, "top5": 0.75, "agreement": 0.75}
+    assert list(student)[:3] == ["top1", "top5", "agreement"]  # what the best student is chosen by is the first
 
 
 def test_the_validation_loss_is_a_mean_over_images_however_many_a_batch_has():

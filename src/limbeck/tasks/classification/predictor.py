@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import ImageDraw
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
@@ -17,6 +16,7 @@ from limbeck.data.inputs import Preprocess
 from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
 from limbeck.tasks.classification.transforms import plain
+from limbeck.tasks.lettering import drawing_on
 from limbeck.tasks.predictor import Picture, pixels_of
 
 SHOWN = 5  # classes of which the probability is told
@@ -46,7 +46,7 @@ class ImagePredictor:
 
     def draw(self, image: Tensor, prediction: Mapping[str, Tensor]) -> Tensor:
         picture = to_pil_image(image)
-        draw = ImageDraw.Draw(picture)
+        draw = drawing_on(picture)
         value, index = prediction["probabilities"].max(0)
         text = f"{self.classes[int(index)]} {value:.0%}"
         draw.rectangle(draw.textbbox((2, 2), text), fill="white")

@@ -130,7 +130,7 @@ class Classification:
         by_index = torch.zeros(max(predicted, default=-1) + 1, dtype=torch.int64)
         by_index[list(predicted)] = torch.tensor(list(predicted.values()), dtype=torch.int64)
         values = {**metrics.compute(), "loss": loss.compute()}
-        return {name: value.item() for name, value in values.items()}, by_index
+        return {name: values[name].item() for name in (*accuracy, "loss")}, by_index
 
 
 def tail(right: int, images: int, chance: float) -> float:

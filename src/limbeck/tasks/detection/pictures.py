@@ -14,6 +14,7 @@ from limbeck.models.model import Model
 from limbeck.tasks.detection.dataset import Objects
 from limbeck.tasks.detection.task import detect, in_pixels_of, masks_at
 from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, drawn
+from limbeck.tasks.lettering import SIZE, font_file
 from limbeck.tasks.pictures import Panels, colours
 
 
@@ -69,6 +70,15 @@ def outlined(
     if masks is not None:
         image = draw_segmentation_masks(image, masks, alpha=0.5, colors=chosen)
     framed: Tensor = draw_bounding_boxes(
-        image, boxes, named, chosen, width=2, label_colors="black", label_background_colors=chosen, fill_labels=True
+        image,
+        boxes,
+        named,
+        chosen,
+        width=2,
+        font=font_file(),
+        font_size=SIZE if font_file() else None,
+        label_colors="black",
+        label_background_colors=chosen,
+        fill_labels=True,
     )
     return framed
