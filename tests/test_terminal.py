@@ -53,8 +53,8 @@ def test_a_training_ends_with_its_metrics_and_where_the_student_is(teacher):
     assert terminal.status == 0, terminal.last
     assert shows(
         terminal.last,
-        "epoch 1: top1 # top5 # (best top1 #)",
-        "epoch 2: top1 # top5 # (best top1 #)",
+        "epoch 1: top1 # top5 # loss # (best top1 #)",
+        "epoch 2: top1 # top5 # loss # (best top1 #)",
         "best top1 #, last #",
     )
     assert str(run)[:60] in terminal.last

@@ -179,7 +179,7 @@ def test_evaluate_shows_teacher_and_runs_as_their_cards_have_them_and_draws_what
     shown = capsys.readouterr().out
     rows = {row[0]: row[1:] for row in cells(shown)}
     assert list(rows) == [f"teacher {runs / 'teacher'}", str(runs / "distilled"), str(runs / "alone")]
-    names = ["miou", "pixel_accuracy", "iou ground", "iou red", "iou blue"]
+    names = ["miou", "pixel_accuracy", "loss", "iou ground", "iou red", "iou blue"]
     assert all(name in shown for name in names)
     for run in ("teacher", "distilled", "alone"):
         metrics = read_card(runs / run / "student.safetensors")["metrics"]
