@@ -17,6 +17,8 @@ from limbeck.compress.slices import check_slices, share_out, slices_of
 from limbeck.compress.training import Inputs, SliceTraining
 from limbeck.core.modules import Example
 
+NORM_BATCHES = 16  # from which the statistics of batch norms outside of all slices are estimated anew
+
 
 def distill_slices(
     original: nn.Module,
@@ -65,7 +67,7 @@ def distill_slices(
         if training.is_done:
             break
     errors = exchange(compressed.model, training)
-    renew_norms(original, compressed.model, data, but_within=paths)
+    renew_norms(original, compressed.model, list(itertools.islice(data, NORM_BATCHES)), but_within=paths)
     return errors
 
 

@@ -1,0 +1,56 @@
+"""The time that training slices takes on one process, and on several.
+
+    python benchmarks/slices.py
+    torchrun --nproc-per-node 2 benchmarks/slices.py
+
+One thread a process. A residual network for CIFAR with random weights and images, whose slices learn nothing that is
+worth having, in the time that others take.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import torch
+import torch.distributed as dist
+import tyro
+from cifar_resnet import network
+from measure import circumstances
+
+from limbeck import distill_slices, factorise
+
+
+def main(width: int = 32, blocks: int = 2, batches: int = 40, batch: int = 64, ratio: float = 0.7) -> None:
+    """Print the seconds of one pass, and a number that is the same on one process and on several.
+
+    Args:
+        width: Of the network's first stage.
+        blocks: Of each of its three stages.
+        batches: Of one pass.
+        batch: Images of each.
+        ratio: Part of the parameters that is saved.
+    """
+    torch.set_num_threads(1)
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    original = network(width, blocks, num_classes=10).eval()
+    images = list(torch.randn(batches, batch, 3, 32, 32))
+    smaller = factorise(original, ratio=ratio, example=images[0][:1])
+    if dist.is_initialized():
+        dist.barrier()
+    begun = time.perf_counter()
+    distill_slices(original, smaller, images, inputs="original")
+    seconds = time.perf_counter() - begun
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        processes = dist.get_world_size() if dist.is_initialized() else 1
+        total = sum(parameter.double().sum().item() for parameter in smaller.model.parameters())
+        print(circumstances())
+        print(f"{processes} processes: {seconds:.1f} s, sum of the weights {total:.9f}")
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
