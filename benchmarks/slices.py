@@ -37,7 +37,7 @@ def main(width: int = 32, blocks: int = 2, batches: int = 40, batch: int = 64, r
     torch.manual_seed(0)
     original = network(width, blocks, num_classes=10).eval()
     images = list(torch.randn(batches, batch, 3, 32, 32))
-    smaller = factorise(original, ratio=ratio, example=images[0][:1])
+    smaller = factorise(original, ratio=ratio, example=images[0][:1], allocation="uniform")
     if dist.is_initialized():
         dist.barrier()
     begun = time.perf_counter()
@@ -47,7 +47,7 @@ def main(width: int = 32, blocks: int = 2, batches: int = 40, batch: int = 64, r
         processes = dist.get_world_size() if dist.is_initialized() else 1
         total = sum(parameter.double().sum().item() for parameter in smaller.model.parameters())
         print(circumstances())
-        print(f"{processes} processes: {seconds:.1f} s, sum of the weights {total:.9f}")
+        print(f"{processes} processes, {len(smaller.rows)} layers: {seconds:.1f} s, sum of the weights {total:.9f}")
     if dist.is_initialized():
         dist.destroy_process_group()
 
