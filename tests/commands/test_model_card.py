@@ -25,6 +25,7 @@ def test_a_finished_run_has_a_card_as_the_hub_takes_it(run):
     assert card.data.eval_results[0].metric_type == "top1"
     assert f"| top1 | {card.data.eval_results[0].metric_value:.4f} |" in text
     assert "trained on `digits` alone" in text
+    assert "the shorter side is brought to 8 pixels and the middle square taken, which is brought to 32." in text
     assert str(run.parent) not in text
 
 

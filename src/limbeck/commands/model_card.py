@@ -64,7 +64,7 @@ argument, version and hash is in `recipe.json`.
 {rows}
 
 That is one run: an interval takes several seeds. The classes are {classes}. Images are RGB in [0, 1], less the mean
-{list(card["mean"])}, over the standard deviation {list(card["std"])}.
+{list(card["mean"])}, over the standard deviation {list(card["std"])}.{_resized(card)}
 
 ## How to load it
 
@@ -119,6 +119,15 @@ model.load_state_dict(load_file("student.safetensors"))
 model.eval()
 ```
 """
+
+
+def _resized(card: Mapping[str, Any]) -> str:
+    """How a classifier's images are brought to its size; others take them as they are."""
+    first, size = card.get("load_size"), card.get("size")
+    if first is None:
+        return ""
+    then = "" if size in (None, first) else f", which is brought to {size}"
+    return f" Before that, the shorter side is brought to {first} pixels and the middle square taken{then}."
 
 
 def _short(model: str) -> str:
