@@ -12,3 +12,4 @@ from limbeck.training.recipe import Budget
 if __name__ == "__main__":
     accelerator = make_accelerator(Budget(), Path(sys.argv[1]), RunOptions(device="cpu"))
     assert accelerator.reduce(torch.ones(1)).item() == 2
+    accelerator.end_training()  # a group that is left to the interpreter's end can abort the process

@@ -73,6 +73,7 @@ def train(
                             training.save()
                         if stop.status:
                             display.say(f"stopped after step {state.step}; go on with: limbeck distill {run} --resume")
+                            accelerator.end_training()  # a process group left to the end can abort the process
                             return training.report(status=stop.status)
                     training.finish_epoch()
                 except FloatingPointError as error:
