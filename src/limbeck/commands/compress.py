@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from limbeck.commands.arguments import parse
-from limbeck.commands.compress_curve import curve, ratios_of
+from limbeck.commands.compress_curve import curve
 from limbeck.commands.compression import Compression
-from limbeck.commands.words import absolute, option, without
+from limbeck.commands.words import absolute, option, values_of, without
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import TASKS, task_kind
 from limbeck.tasks.kind import TaskKind
@@ -41,22 +41,14 @@ def compress(words: list[str]) -> None:
         raise ValueError(f"name the model: limbeck compress {words[0]} MODEL --data DIR --ratio 0.5 --out RUN")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("limbeck compress runs in one process; limbeck.distill_slices spreads slices over several")
-    if len(ratios_of(words)) > 1:
-        curve(words, _out_of(words), compress)
+    if len(values_of(words, "ratio")) > 1:
+        curve(words, compress)
         return
     name, model = words[0], words[1]
     rest = ["--help"] if model in ("-h", "--help") else words[2:]
     kind = task_kind(name)
     parsed = parse(_options_of(kind), f"limbeck compress {name} MODEL", rest)
     Compression(kind, absolute(model), rest, parsed).run()
-
-
-def _out_of(words: list[str]) -> Path:
-    places = [index for index, word in enumerate(words) if option(word) == "out"]
-    if not places:
-        raise ValueError("several ratios are several runs: name the folder that takes them with --out")
-    _, equals, value = words[places[0]].partition("=")
-    return Path(value if equals else words[places[0] + 1])
 
 
 def _as_stored(run: RunFolder, words: list[str]) -> list[str]:

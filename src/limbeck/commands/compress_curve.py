@@ -3,46 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from limbeck.commands.compress_tables import print_costs
-from limbeck.commands.words import option, without
+from limbeck.commands.words import values_of, without
 from limbeck.models.run_folder import RunFolder
 from limbeck.training.checkpoint import write_atomically
 from limbeck.training.compression import Places
 
 
-def ratios_of(words: Sequence[str]) -> list[str]:
-    """The values of ``--ratio``, as they were typed.
-
-    >>> ratios_of(["--ratio", "0.3", "0.5", "--out", "runs/small"]), ratios_of(["--ratio=0.3"])
-    (['0.3', '0.5'], ['0.3'])
-    """
-    values: list[str] = []
-    taken = False
-    for word in words:
-        if word.startswith("--"):
-            taken = option(word) == "ratio"
-            values += word.split("=", 1)[1:] if taken else []
-        elif taken:
-            values.append(word)
-    return values
-
-
-def curve(words: list[str], out: Path, run: Callable[[list[str]], None]) -> None:
-    """Do a run for each ratio in a folder of its own below ``out``, and put them side by side.
+def curve(words: list[str], run: Callable[[list[str]], None]) -> None:
+    """Do a run for each ratio in a folder of its own below ``--out``, and put them side by side.
 
     Args:
         words: The command line, with several ratios.
-        out: Folder of the runs, and of ``curve.json`` and ``curve.svg``.
         run: The command with one ratio.
+
+    Raises:
+        ValueError: There is no ``--out``.
     """
-    ratios = ratios_of(words)
+    if not (folders := values_of(words, "out")):
+        raise ValueError("several ratios are several runs: name the folder that takes them with --out")
+    out = Path(folders[0])
     rows: list[dict[str, Any]] = []
-    for ratio in dict.fromkeys(ratios):
+    for ratio in dict.fromkeys(values_of(words, "ratio")):
         folder = RunFolder(out / f"ratio-{ratio}")
         run([*without(words, {"ratio", "out"}), "--ratio", ratio, "--out", str(folder)])
         places = Places(folder)

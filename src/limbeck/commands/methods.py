@@ -13,8 +13,9 @@ import tyro
 from rich.table import Table
 
 from limbeck.core.match import Match
+from limbeck.methods.method import OF_SCORES, Method
 from limbeck.methods.predictions import PREDICTIONS
-from limbeck.methods.table import FURTHER_PAPERS, METHODS, OF_SCORES, Method
+from limbeck.methods.table import FURTHER_PAPERS, METHODS
 from limbeck.models.run_folder import RunFolder
 from limbeck.training.display import wide_console
 

@@ -67,6 +67,24 @@ def without(words: Sequence[str], names: Collection[str]) -> list[str]:
     return kept
 
 
+def values_of(words: Sequence[str], name: str) -> list[str]:
+    """The values of an option, as they were typed.
+
+    >>> words = ["--ratio", "0.3", "0.5", "--out=small"]
+    >>> values_of(words, "ratio"), values_of(words, "out"), values_of(words, "data")
+    (['0.3', '0.5'], ['small'], [])
+    """
+    values: list[str] = []
+    named = False
+    for word in words:
+        if option(word) is None:
+            values += [word] if named else []
+        else:
+            named = option(word) == name
+            values += word.split("=", 1)[1:] if named else []
+    return values
+
+
 def absolute_words(words: Sequence[str]) -> list[str]:
     """Words of a command line, with the paths of files in it made absolute.
 

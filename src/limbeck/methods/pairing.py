@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from limbeck.core.capture import Layer
 from limbeck.core.criterion import name_of
-from limbeck.core.match import Match
+from limbeck.core.match import Match, Weight
 from limbeck.core.modules import find
 from limbeck.methods.levels import common_strides
+from limbeck.methods.method import OF_SCORES, Method, Reads
 from limbeck.methods.places import exits_of, layers_of
 from limbeck.methods.predictions import PREDICTIONS, match_predictions, refuse_options
 from limbeck.methods.spelling import find_method, weight_of
-from limbeck.methods.table import FURTHER_PAPERS, OF_SCORES, PROJECTORS, SCHEDULES, Reads
+from limbeck.methods.table import FURTHER_PAPERS, PROJECTORS, SCHEDULES
 from limbeck.models.model import Model
 
 
@@ -54,12 +55,7 @@ def make_matches(
         raise ValueError(f"layers are named one by one, or by --layers {layers}, not both")
     of_detectors = bool(student.levels or teacher.levels) and not named
     spelt, make = find_method(method, on_levels=of_detectors and layers in (None, "levels"))
-    chosen_weight = spelt.weight if weight is None else weight_of(weight)
-    if isinstance(chosen_weight, int | float) and chosen_weight <= 0:
-        raise ValueError(
-            f"the weight of {method} is {chosen_weight:g}; it has to be above 0, or the student learns nothing "
-            "from the teacher: limbeck train trains it alone"
-        )
+    chosen_weight = _weight(method, spelt, weight)
     if spelt.reads in PREDICTIONS:
         refuse_options(method, layers=named or layers, projector=projector, reduction=reduction)
         return [match_predictions(method, spelt.reads, make, student, teacher, strides, chosen_weight)]
@@ -85,19 +81,34 @@ def make_matches(
             f"{method} at the distillation head needs a weight that is a number, as --weight 1: the labels bring no "
             "gradient there, which auto would follow"
         )
-    weights = [chosen_weight] * len(pairs)
+    weights: Sequence[Weight] = [chosen_weight] * len(pairs)
     if reduction is not None:
-        if reads != "levels" or not isinstance(weights[0], int | float):
-            raise ValueError(
-                f"--reduction {reduction} is of a weight that is a number, shared by the levels of detectors; "
-                "auto finds a weight for each"
-            )
-        if reduction == "equal":
-            weights = [weights[0] * (stride / common[0]) ** 2 for stride in common]
+        weights = _shared(reduction, common if reads == "levels" else [], chosen_weight)
     return [
         Match(student_layer, teacher_layer, make(**options), weight=each, projector=chosen)
         for (student_layer, teacher_layer), each, options in zip(pairs, weights, further, strict=True)
     ]
+
+
+def _weight(method: str, spelt: Method, weight: float | str | None) -> Weight:
+    """The method's own weight, or another one."""
+    chosen = spelt.weight if weight is None else weight_of(weight)
+    if isinstance(chosen, int | float) and chosen <= 0:
+        raise ValueError(
+            f"the weight of {method} is {chosen:g}; it has to be above 0, or the student learns nothing "
+            "from the teacher: limbeck train trains it alone"
+        )
+    return chosen
+
+
+def _shared(reduction: Literal["sum", "equal"], strides: Sequence[int], weight: Weight) -> list[float]:
+    """The weight of each level of a pyramid; there are no strides where no levels are read."""
+    if not strides or not isinstance(weight, int | float):
+        raise ValueError(
+            f"--reduction {reduction} is of a weight that is a number, shared by the levels of detectors; "
+            "auto finds a weight for each"
+        )
+    return [weight * (stride / strides[0]) ** 2 if reduction == "equal" else weight for stride in strides]
 
 
 def on_detectors(reads: Reads, method: str) -> Reads:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from limbeck.core.capture import Layer
 from limbeck.core.projectors import pooled
-from limbeck.methods.table import OF_SCORES, Reads
+from limbeck.methods.method import OF_SCORES, Reads
 from limbeck.models.distilled import distillation_head
 from limbeck.models.features import before_activation
 from limbeck.models.model import Model

@@ -9,7 +9,7 @@ from limbeck.core.capture import Layer
 from limbeck.core.criterion import Criterion
 from limbeck.core.match import Match, Weight
 from limbeck.methods.levels import common_strides
-from limbeck.methods.table import Reads
+from limbeck.methods.method import Reads
 from limbeck.models.model import Model
 
 Layers = Sequence[Layer]
@@ -63,18 +63,18 @@ def _of_queries(
 ) -> tuple[Layers, Layers, Criterion]:
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-    here, there = student.queries, teacher.queries
-    assert here is not None
-    assert there is not None
+    of_student, of_teacher = student.queries, teacher.queries
+    assert of_student is not None
+    assert of_teacher is not None
     if strides:
         raise ValueError(f"{name} compares queries, which are of no level: leave out --strides")
-    if here.softmax != there.softmax:
+    if of_student.softmax != of_teacher.softmax:
         kinds = {True: "one class or none (a softmax)", False: "each class by itself (sigmoids)"}
         raise ValueError(
-            f"{name} compares scores of one kind; the student's queries say {kinds[here.softmax]}, the teacher's "
-            f"{kinds[there.softmax]}; ChannelTransform, CWD, FGD, MGD and PKD compare features"
+            f"{name} compares scores of one kind; the student's queries say {kinds[of_student.softmax]}, the teacher's "
+            f"{kinds[of_teacher.softmax]}; ChannelTransform, CWD, FGD, MGD and PKD compare features"
         )
-    return here.layers, there.layers, make(assign=linear_sum_assignment, softmax=here.softmax)
+    return of_student.layers, of_teacher.layers, make(assign=linear_sum_assignment, softmax=of_student.softmax)
 
 
 def refuse_options(method: str, **options: Any) -> None:

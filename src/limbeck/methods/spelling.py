@@ -12,7 +12,8 @@ from typing import Any
 from limbeck.core.criterion import Criterion, declared_by
 from limbeck.core.match import Weight
 from limbeck.core.projectors import conv1x1_if_needed
-from limbeck.methods.table import METHODS, SCHEDULES, Method
+from limbeck.methods.method import Method
+from limbeck.methods.table import METHODS, SCHEDULES
 from limbeck.models.files import function_in
 
 NOT_SPELT = ("norm", "rest", "assign", "softmax")  # modules, functions, and what the models tell

@@ -10,9 +10,9 @@ import torch
 import tyro
 
 from limbeck.core.match import Match
+from limbeck.methods.method import OF_SCORES
 from limbeck.methods.pairing import make_matches
 from limbeck.methods.spelling import find_method, weight_of
-from limbeck.methods.table import OF_SCORES
 from limbeck.models.model import Model
 
 ProjectorName = Literal[

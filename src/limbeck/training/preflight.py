@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +75,23 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
         raise ValueError(
             f"{match} gives no gradient to {match.student[0]}; does the criterion detach what it is given?"
         )
-    gradients = torch.autograd.grad(value, [*every, *weights.values()], allow_unused=True)
+    _check_gradients(match, value, every, weights)
+    weight = "auto" if match.measuring else f"{match.weight:.4g}" if match.schedule is None else str(match.schedule)
+    return Row(
+        str(match),
+        _describe(match.student, features),
+        _describe(match.teacher, target),
+        _grid(features, target),
+        sum(parameter.numel() for parameter in weights.values()),
+        weight,
+        number,
+        advise_on_grids(features, target),
+    )
+
+
+def _check_gradients(match: Match, value: Tensor, features: Sequence[Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Refuse a match from which a layer of the student, or a weight of its own, learns nothing."""
+    gradients = torch.autograd.grad(value, [*features, *weights.values()], allow_unused=True)
     # Behind a layer or norm that starts at zero, as some do on purpose, gradients are zero at first, but not absent.
     starts_at_zero = any(
         (weight.ndim > 1 or name.endswith("weight")) and not weight.any() for name, weight in weights.items()
@@ -88,17 +105,6 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
     for name, learns in reached.items():
         if not learns:
             raise ValueError(f"{match} gives no gradient to {name}, so that would never learn")
-    weight = "auto" if match.measuring else f"{match.weight:.4g}" if match.schedule is None else str(match.schedule)
-    return Row(
-        str(match),
-        _describe(match.student, features),
-        _describe(match.teacher, target),
-        _grid(features, target),
-        sum(parameter.numel() for parameter in weights.values()),
-        weight,
-        number,
-        advise_on_grids(features, target),
-    )
 
 
 def _describe(layers: tuple[Layer, ...], features: Feature) -> str:
