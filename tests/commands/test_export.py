@@ -114,7 +114,7 @@ def test_a_pt2_runs_in_torch_alone(folder, tmp_path, capsys):
         ("student.pth", [], "should end with .onnx or .pt2"),
         ("student.pt2", ["--half"], "--half and --int8 are of .onnx; a .pt2 is in float32"),
         ("student.onnx", ["--half", "--int8"], "pass one of them"),
-        ("student.onnx", ["--images", "0"], "--images is 0; it is 1 or more"),
+        ("student.onnx", ["--images", "0"], "images is 0; it must be 1 or more"),
         ("student.onnx", ["--size", "64", "64"], "the student takes images of 32 32 alone; leave it out"),
         ("nothing.onnx", ["--check"], "no file"),
     ],

@@ -1,6 +1,7 @@
 import pytest
 
 from limbeck.models.scores import check_scores
+from limbeck.models.teachers import build_teacher, check_teacher_classes
 from limbeck.tasks.classification.models import build_classifier
 from limbeck.tasks.semantic.models import build_segmenter
 
@@ -58,3 +59,12 @@ def test_a_model_of_a_file_gives_a_score_for_each_class_or_is_named(tmp_path, ta
         return
     with pytest.raises(ValueError, match=message):
         check_scores(name, model, task)
+
+
+def test_of_a_teacher_that_gives_a_tuple_one_reads_so_and_what_to_do(tmp_path):
+    (tmp_path / "net.py").write_text(FILE)
+    name = f"{tmp_path}/net.py:twice"
+    teacher = build_teacher(BUILD["classification"], name, ["cat", "dog", "emu"], task="classification")
+    [note] = check_teacher_classes(teacher, ["cat", "dog", "emu"], [])
+    assert "gives a tuple; a classifier gives logits (B, K): let it give those alone" in note
+    assert "it is not measured; its features are followed" in note

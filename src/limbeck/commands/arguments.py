@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, get_type_hints
@@ -32,23 +32,38 @@ class Arguments(Generic[OfRecipe]):
 
 def parse(make: MakeRecipe, program: str, words: list[str]) -> Arguments[dict[str, Any]]:
     """Parse the arguments of a recipe function, and of the run, from one command line; paths become absolute."""
-    kinds = {"out": Path, **_kinds(make), **_kinds(RunOptions)}
-    if "-h" not in words:
-        check(words, kinds, {name for name, kind in kinds.items() if _is_repeated(kind)})
 
     @functools.wraps(make)  # so it has its signature and its help, too
     def given(**arguments: Any) -> dict[str, Any]:
-        return {name: _absolute(name, value) for name, value in arguments.items()}
+        return arguments
 
     of_recipe = Annotated[dict[str, Any], tyro.conf.arg(constructor=given)]
-    parsed: Arguments[dict[str, Any]] = tyro.cli(
-        Arguments[of_recipe],
-        args=words,
-        prog=program,
-        description=(make.__doc__ or "").partition("\n")[0],
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
-    return parsed
+    description = (make.__doc__ or "").partition("\n")[0]
+    parsed = _parse(Arguments[of_recipe], _kinds(make), program, words, description)
+    return dataclasses.replace(parsed, recipe={name: _absolute(name, value) for name, value in parsed.recipe.items()})
+
+
+def parse_options(options: Any, data: type, program: str, words: list[str]) -> Arguments[Any]:
+    """Parse options, and those of the run, from one command line; paths become absolute.
+
+    Args:
+        options: A dataclass of the type of its data.
+        data: The type of its data.
+        program: What the command is called.
+        words: What was typed behind it.
+    """
+    kinds = {**_kinds(options), **_kinds(data)}
+    parsed = _parse(Arguments[options[data]], kinds, program, words, options.__doc__)
+    return dataclasses.replace(parsed, recipe=_absolute("", parsed.recipe))
+
+
+def _parse(
+    form: type[Arguments[OfRecipe]], kinds: Mapping[str, Any], program: str, words: list[str], description: str
+) -> Arguments[OfRecipe]:
+    known = {"out": Path, **kinds, **_kinds(RunOptions)}
+    if "-h" not in words:
+        check(words, known, {name for name, kind in known.items() if _is_repeated(kind)})
+    return tyro.cli(form, args=words, prog=program, description=description, config=(tyro.conf.OmitArgPrefixes,))
 
 
 def _kinds(make: Callable[..., Any]) -> dict[str, Any]:

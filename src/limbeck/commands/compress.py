@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
-from limbeck.commands.arguments import parse
+from limbeck.commands.arguments import parse_options
 from limbeck.commands.compress_curve import curve
-from limbeck.commands.compression import Compression
+from limbeck.commands.compression import Compression, Options
 from limbeck.commands.words import absolute, option, values_of, without
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import TASKS, task_kind
-from limbeck.tasks.kind import TaskKind
-from limbeck.tasks.options import MatchOptions
-from limbeck.training.compression import CompressOptions
 
-DEFAULTS = CompressOptions()
 HELP = """\
 limbeck compress TASK MODEL --data DIR --ratio 0.5 --out RUN makes a trained model smaller: its layers become factors
 that give what the layers gave, which then learn slice by slice, without labels. TASK is one of {tasks};
@@ -47,7 +42,8 @@ def compress(words: list[str]) -> None:
     name, model = words[0], words[1]
     rest = ["--help"] if model in ("-h", "--help") else words[2:]
     kind = task_kind(name)
-    parsed = parse(_options_of(kind), f"limbeck compress {name} MODEL", rest)
+    of_data = get_type_hints(kind.train)["data"]
+    parsed = parse_options(Options, of_data, f"limbeck compress {name} MODEL", rest)
     Compression(kind, absolute(model), rest, parsed).run()
 
 
@@ -61,40 +57,3 @@ def _as_stored(run: RunFolder, words: list[str]) -> list[str]:
         raise ValueError(f"{run} is no run of limbeck compress; go on with limbeck distill {run} --resume")
     argv = without(stored["argv"], {"out", "resume", "overwrite", *given})
     return [stored["recipe"], stored["arguments"]["teacher"], *argv, *words, "--out", str(run)]
-
-
-def _options_of(kind: TaskKind) -> Callable[..., Any]:
-    """The function whose arguments are the command line for a kind of task."""
-
-    def made(
-        data: Any,
-        weights: str | None = None,
-        size: int | None = None,
-        compress: CompressOptions = DEFAULTS,
-        matching: MatchOptions = MatchOptions(),
-        batch_size: int = 64,
-        learning_rate: float | None = None,
-        workers: int = 2,
-        checkpoint_every: int = 500,
-        seed: int = 0,
-    ) -> Any:
-        """Make a trained model smaller, slice by slice.
-
-        Args:
-            data: Images.
-            weights: A .safetensors or .pth file for the model, or "pretrained"; a run folder brings its own.
-            size: Image size in pixels, of a classifier; its own by default.
-            compress: How much, and how.
-            matching: What --global-epochs follow beside the labels; by default KD for classifiers.
-            batch_size: Images a step.
-            learning_rate: Highest of --global-epochs; by default what is usual for trained weights.
-            workers: Loader processes; their number does not change the result.
-            checkpoint_every: Steps between checkpoints.
-            seed: Of the order and augmentation of the images.
-        """
-
-    made.__annotations__ = {
-        **get_type_hints(made),
-        "data": get_type_hints(kind.train)["data"],
-    }
-    return made

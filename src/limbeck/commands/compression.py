@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -42,6 +42,33 @@ from limbeck.training.record import save_student
 from limbeck.training.signals import StopRequest
 
 USES = ("slice-wise", "Tucker-2")  # to be cited
+OfData = TypeVar("OfData")  # the data of a kind of task
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Generic[OfData]):
+    """Make a trained model smaller, slice by slice."""
+
+    data: OfData
+    """Images."""
+    weights: str | None = None
+    """A .safetensors or .pth file for the model, or "pretrained"; a run folder brings its own."""
+    size: int | None = None
+    """Image size in pixels, of a classifier; its own by default."""
+    compress: CompressOptions = dataclasses.field(default_factory=CompressOptions)
+    """How much, and how."""
+    matching: MatchOptions = MatchOptions()
+    """What --global-epochs follow beside the labels; by default KD for classifiers."""
+    batch_size: int = 64
+    """Images a step."""
+    learning_rate: float | None = None
+    """Highest of --global-epochs; by default what is usual for trained weights."""
+    workers: int = 2
+    """Loader processes; their number does not change the result."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Random seed of the order and augmentation of the images."""
 
 
 class Compression:
@@ -54,11 +81,11 @@ class Compression:
         parsed: And as they were understood.
     """
 
-    def __init__(self, kind: TaskKind, model: str, words: list[str], parsed: Arguments[dict[str, Any]]):
+    def __init__(self, kind: TaskKind, model: str, words: list[str], parsed: Arguments[Options[Any]]):
         self.kind, self.model, self.given = kind, model, parsed.recipe
-        self.options: CompressOptions = parsed.recipe["compress"]
+        self.options = parsed.recipe.compress
         self.run_options = parsed.options
-        check_ranges({**parsed.recipe, "options": parsed.options})
+        check_ranges(vars(parsed))
         self.folder = RunFolder(parsed.out)
         self.places = Places(self.folder)
         self.record = self._record(words)
@@ -79,7 +106,9 @@ class Compression:
             raise SystemExit(status)
 
     def _record(self, words: list[str]) -> dict[str, Any]:
-        plain = {key: vars(value) if dataclasses.is_dataclass(value) else value for key, value in self.given.items()}
+        plain = {
+            key: vars(value) if dataclasses.is_dataclass(value) else value for key, value in vars(self.given).items()
+        }
         weights, size = plain.pop("weights"), plain.pop("size")
         plain |= {"teacher": self.model, "teacher_weights": weights, "teacher_size": size}
         record = {"command": "compress", "recipe": self.kind.name, "argv": absolute_words(words), "arguments": plain}
@@ -88,22 +117,22 @@ class Compression:
     def _recipe(self) -> Recipe:
         """The model as it is, with its data: its training images without the teacher."""
         given = self.given
-        sized = {"size": given["size"]} if "size" in inspect.signature(self.kind.train).parameters else {}
-        if given["size"] is not None and not sized:
+        sized = {"size": given.size} if "size" in inspect.signature(self.kind.train).parameters else {}
+        if given.size is not None and not sized:
             raise ValueError(f"--size is for classifiers; models of {self.kind.name} take images as they are")
         budget = Budget(
             epochs=max(1, self.options.slice_epochs),
-            batch_size=given["batch_size"],
-            workers=given["workers"],
-            checkpoint_every=given["checkpoint_every"],
-            seed=given["seed"],
+            batch_size=given.batch_size,
+            workers=given.workers,
+            checkpoint_every=given.checkpoint_every,
+            seed=given.seed,
         )
-        recipe = self.kind.train(given["data"], self.model, weights=given["weights"], budget=budget, **sized)
+        recipe = self.kind.train(given.data, self.model, weights=given.weights, budget=budget, **sized)
         card = recipe.card
         if source_of(self.model)[0] == RUN:  # which need not stay where it is
             before = RunFolder(Path(self.model)).card()
             card = {**card, "model": before["model"], "compressed": before.get("compressed", {})}
-        elif given["weights"] is None:
+        elif given.weights is None:
             raise ValueError(f"{self.model} has no trained weights: pass --weights, or the folder of a run as MODEL")
         return dataclasses.replace(recipe, card=card)
 
@@ -178,19 +207,19 @@ class Compression:
         """Ordinary distillation of the compressed model, with the original as its teacher."""
         given, places, folder = self.given, self.places, self.folder
         file = places.sliced if places.sliced.is_file() else places.start
-        matching: MatchOptions = given["matching"]
+        matching = given.matching
         if not matching.method and self.kind.name == "classification":
             matching = dataclasses.replace(matching, method=("KD",))
-        sized = {"size": given["size"], "teacher_size": given["size"]} if given["size"] is not None else {}
+        sized = {"size": given.size, "teacher_size": given.size} if given.size is not None else {}
         budget = dataclasses.replace(
-            sliced.budget, epochs=self.options.global_epochs, learning_rate=given["learning_rate"]
+            sliced.budget, epochs=self.options.global_epochs, learning_rate=given.learning_rate
         )
         recipe = self.kind.distill(
-            given["data"],
+            given.data,
             teacher=self.model,
             student=self.model,
             matching=matching,
-            teacher_options=TeacherOptions(teacher_weights=given["weights"], teacher_check=self.options.teacher_check),
+            teacher_options=TeacherOptions(teacher_weights=given.weights, teacher_check=self.options.teacher_check),
             budget=budget,
             **sized,
         )

@@ -21,6 +21,7 @@ from limbeck.tasks import task_kind
 from limbeck.tasks.kind import TaskKind
 from limbeck.training.by_class import ByClass
 from limbeck.training.display import wide_console
+from limbeck.training.ranges import check_ranges
 
 COSTS = {  # what a column is called: field of a cost, and how many are one
     "parameters, M": ("parameters", 1e6),
@@ -65,8 +66,9 @@ def _evaluate(
             last run named to the first, and the teacher (of segmenters and detectors only).
         score: Draw the objects that a detector is at least so sure of.
     """
+    check_ranges({"batch_size": batch_size, "pictures": pictures, "score": score})
     folders = [RunFolder(run) for run in runs]
-    students = _students(folders, weights, score)
+    students = _students(folders, weights)
     card = folders[0].card()
     data, held_out = data_of(folders[0], data, split)
     kind = task_kind(card["task"])
@@ -95,16 +97,14 @@ def _evaluate(
         print(f"pictures: {folder}, each of image, truth, {', '.join(models)}; the colours are in classes.png")
 
 
-def _students(folders: list[RunFolder], weights: Literal["best", "last"], score: float) -> dict[str, Path]:
+def _students(folders: list[RunFolder], weights: Literal["best", "last"]) -> dict[str, Path]:
     """The students of runs by title.
 
     Raises:
-        ValueError: One is not there, or the score is none.
+        ValueError: One is not there.
     """
     if not folders or not (folders[0].record.is_file() or folders[0].has_student()):
         raise ValueError(f"{folders[0] if folders else 'limbeck evaluate'}: name the folder of a run")
-    if not 0 <= score <= 1:
-        raise ValueError(f"score is {score}; it is a share, from 0 to 1")
     for run in folders:
         if not run.has_student():
             raise ValueError(f"{run} has no student yet; go on with: limbeck distill {run} --resume")

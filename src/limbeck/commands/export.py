@@ -19,6 +19,7 @@ from limbeck.export.program import program_of
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import task_kind
 from limbeck.tasks.kind import Validation
+from limbeck.training.ranges import check_ranges
 
 Card = dict[str, Any]
 OF_CARD = ("task", "model", "classes", "mean", "std", "load_size", "short_side", "long_side")
@@ -67,9 +68,7 @@ def _export(
         raise ValueError(f"{folder} has no student: name the folder of a run of limbeck")
     student = folder.student_of(weights)
     precision = _precision(half, int8, kind_of(file))
-    for name, value in (("images", images), ("batch", batch), *(("size", side) for side in size or ())):
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} is {value}; it is 1 or more")
+    check_ranges({"images": images, "batch": batch, "size": size})
     card = folder.card()
     kind = task_kind(card["task"])
     model = kind.build(str(student), [])

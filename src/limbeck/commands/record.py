@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.data.parts import HeldOut
+from limbeck.models.files import file_and_name
 from limbeck.models.run_folder import RunFolder
 
 FREE = {"workers", "checkpoint_every", "teacher_check"}  # do not change what comes of a run
@@ -30,7 +31,7 @@ def circumstances(given: Mapping[str, Any]) -> dict[str, Any]:
     names = texts(given)
     paths = {name: Path(value) for name, value in names.items()}
     weights = {name: RunFolder(path).student if path.is_dir() else path for name, path in paths.items()}
-    code = {name: Path(value.rpartition(":")[0]) for name, value in names.items() if ".py:" in value}
+    code = {name: Path(file_and_name(value)[0]) for name, value in names.items()}
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "commit": _commit(),

@@ -14,7 +14,7 @@ from limbeck.commands.model_card import write_model_card
 from limbeck.commands.record import circumstances, resumed, texts
 from limbeck.commands.words import absolute, absolute_words, option, without
 from limbeck.methods.pairing import used_in
-from limbeck.models.files import function_in
+from limbeck.models.files import file_and_name, function_in
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import TASKS, task_kind
 from limbeck.tasks.first_batch import write_first_batch
@@ -102,8 +102,8 @@ def _recipe_of(command: str, name: str) -> MakeRecipe:
     if name in TASKS:
         built_in: MakeRecipe = getattr(task_kind(name), command)
         return built_in
-    file, _, function = name.rpartition(":") if name.rpartition(":")[0].endswith(".py") else (name, "", "")
-    if file.endswith(".py"):
+    file, function = file_and_name(name if ":" in name else f"{name}:")
+    if file:
         make: MakeRecipe = function_in(Path(file), function or Path(file).stem)
         return make
     nearest = get_close_matches(name, TASKS, n=1)

@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from limbeck.models.files import file_and_name
+
 NAMES_OF_FILES = ("data", "teacher", "student", "model", "weights", "backbone", "unlabelled")  # their last words
 ALSO_CALLED = {  # elsewhere
     "lr": "learning-rate",
@@ -114,11 +116,12 @@ def absolute(value: str) -> str:
     >>> absolute("timm:resnet18"), absolute("digits")
     ('timm:resnet18', 'digits')
     """
-    kind, colon, rest = value.rpartition(":")
+    file, function = file_and_name(value)
+    source, colon, rest = value.rpartition(":")
     if Path(value).exists() and value not in ("digits", "pretrained"):
         return str(Path(value).absolute())
-    if kind.endswith(".py") and Path(kind).is_file():
-        return f"{Path(kind).absolute()}:{rest}"
-    if kind in ("hf", "cifar10", "cifar100") and Path(rest).exists():
-        return f"{kind}{colon}{Path(rest).absolute()}"
+    if file and Path(file).is_file():
+        return f"{Path(file).absolute()}:{function}"
+    if source in ("hf", "cifar10", "cifar100") and Path(rest).exists():
+        return f"{source}{colon}{Path(rest).absolute()}"
     return value

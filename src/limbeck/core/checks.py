@@ -77,10 +77,9 @@ def check_gradients(features: dict[Layer, Tensor]) -> None:
 
 def check_batch(match: object, student: Tensor, teacher: Tensor) -> None:
     """Refuse features of no images, or of a different number."""
-    here, there = student.shape[:1], teacher.shape[:1]
-    if 0 in here:
+    if 0 in student.shape[:1]:
         raise ValueError(f"{match}: the batch is empty, so there is nothing to compare; skip it")
-    if here != there:
+    if student.shape[:1] != teacher.shape[:1]:
         raise ValueError(
             f"{match}: the student's feature {tuple(student.shape)} and the teacher's {tuple(teacher.shape)} are not "
             "of one batch size; give both models the same images, as many in teacher_inputs"

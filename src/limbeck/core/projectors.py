@@ -81,7 +81,7 @@ def fit_grid(student: Tensor, teacher: Tensor) -> Tensor:
     size = teacher.shape[2:]
     if student.ndim not in LINEAR or student.ndim != teacher.ndim or student.shape[2:] == size:
         return student
-    if all(there <= here for here, there in zip(student.shape[2:], size, strict=True)):
+    if all(wanted <= own for own, wanted in zip(student.shape[2:], size, strict=True)):
         return F.interpolate(student, size, mode="area")
     return F.interpolate(student, size, mode=LINEAR[student.ndim], align_corners=False)
 

@@ -56,35 +56,36 @@ class CrossKD(nn.Module):
                 f"{counts[0]} and {counts[1]}: Match((classes, boxes, ...), (classes, boxes, ...), CrossKD(rest))"
             )
         only_maps(self, *student, *teacher)
-        self.projectors = nn.ModuleList(
-            conv1x1_if_needed(here, there) for here, there in zip(student[:2], teacher[:2], strict=True)
-        )
+        self.projectors = nn.ModuleList(conv1x1_if_needed(*pair) for pair in zip(student[:2], teacher[:2], strict=True))
 
     def forward(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
         distance, confidence = student[0].new_zeros(()), student[0].new_zeros(())
-        for place in range(0, len(student), 2):
-            target = [each.detach() for each in teacher[place : place + 2]]
+        for level in range(0, len(student), 2):
+            teacher_maps = [feature.detach() for feature in teacher[level : level + 2]]
             crossed = [
-                aligned(fit_grid(project(here), there), there)
-                for project, here, there in zip(self.projectors, student[place : place + 2], target, strict=True)
+                aligned(fit_grid(project(student_map), teacher_map), teacher_map)
+                for project, student_map, teacher_map in zip(
+                    self.projectors, student[level : level + 2], teacher_maps, strict=True
+                )
             ]
             logits, boxes = self.rest(*crossed)
             with torch.no_grad():
-                of_teacher, wanted = self.rest(*target)
-                certain = of_teacher.sigmoid()
-                surest = certain.amax(-1)
-            focal = (logits.sigmoid() - certain).abs() ** self.beta
-            scored = (focal * F.binary_cross_entropy_with_logits(logits, certain, reduction="none")).sum()
-            boxed = (surest * (1 - generalised_iou(boxes, wanted))).sum()
-            distance, confidence = distance + self.scores * scored + self.boxes * boxed, confidence + surest.sum()
+                teacher_logits, teacher_boxes = self.rest(*teacher_maps)
+                probabilities = teacher_logits.sigmoid()
+                certainty = probabilities.amax(-1)
+            focal = (logits.sigmoid() - probabilities).abs() ** self.beta
+            of_scores = (focal * F.binary_cross_entropy_with_logits(logits, probabilities, reduction="none")).sum()
+            of_boxes = (certainty * (1 - generalised_iou(boxes, teacher_boxes))).sum()
+            distance = distance + self.scores * of_scores + self.boxes * of_boxes
+            confidence = confidence + certainty.sum()
         return distance / confidence
 
 
 def aligned(student: Tensor, teacher: Tensor) -> Tensor:
     """The student's map with the mean and deviation that each channel has in the teacher's batch."""
-    middle, deviation = _moments(student)
-    wanted_middle, wanted = _moments(teacher)
-    return (student - middle) / (deviation + 1e-6) * wanted + wanted_middle
+    mean, deviation = _moments(student)
+    teacher_mean, teacher_deviation = _moments(teacher)
+    return (student - mean) / (deviation + 1e-6) * teacher_deviation + teacher_mean
 
 
 def _moments(feature: Tensor) -> tuple[Tensor, Tensor]:

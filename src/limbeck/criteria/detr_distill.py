@@ -28,7 +28,7 @@ class DETRDistill(nn.Module):
         softmax: The scores of a query are a softmax over its classes and no object, as in DETR; otherwise sigmoids.
 
     Shapes:
-        student, teacher: tuples of logits (B, Q, K) and boxes (B, Q, 4), as middle, width and height in fractions of
+        student, teacher: tuples of logits (B, Q, K) and boxes (B, Q, 4), as centre, width and height in fractions of
         the image; the numbers of queries may differ. Gives a scalar.
 
     Raises:
@@ -54,46 +54,42 @@ class DETRDistill(nn.Module):
     def forward(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
         _check(student, teacher)
         logits, boxes = student
-        certain = teacher[0].detach().softmax(-1) if self.softmax else teacher[0].detach().sigmoid()
-        wanted = corners(teacher[1].detach()).clamp(0, 1)  # in the image
-        image, here, there = self._pairs(logits.detach(), boxes.detach(), certain, wanted)
-        logits, boxes, certain, wanted = (
-            logits[image, here],
-            boxes[image, here],
-            certain[image, there],
-            wanted[image, there],
-        )
+        scores = teacher[0].detach().softmax(-1) if self.softmax else teacher[0].detach().sigmoid()
+        corners = corners_of(teacher[1].detach()).clamp(0, 1)  # in the image
+        image, student_query, teacher_query = self._pairs(logits.detach(), boxes.detach(), scores, corners)
+        logits, boxes = logits[image, student_query], boxes[image, student_query]
+        scores, corners = scores[image, teacher_query], corners[image, teacher_query]
         if self.softmax:
-            scored = -(certain * logits.log_softmax(-1)).sum()
+            of_scores = -(scores * logits.log_softmax(-1)).sum()
         else:
-            scored = F.binary_cross_entropy_with_logits(logits, certain, reduction="sum")
-        distance = (boxes - middles(wanted)).abs().sum()
-        apart = (1 - generalised_iou(corners(boxes), wanted)).sum()
-        return (self.scores * scored + self.boxes * distance + self.overlap * apart) / len(here)
+            of_scores = F.binary_cross_entropy_with_logits(logits, scores, reduction="sum")
+        of_boxes = (boxes - centres_of(corners)).abs().sum()
+        of_overlap = (1 - generalised_iou(corners_of(boxes), corners)).sum()
+        return (self.scores * of_scores + self.boxes * of_boxes + self.overlap * of_overlap) / len(image)
 
     @torch.no_grad()
-    def _pairs(self, logits: Tensor, boxes: Tensor, certain: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _pairs(self, logits: Tensor, boxes: Tensor, scores: Tensor, corners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Image, query of the student, query of the teacher, of all pairs (n)."""
         if self.softmax:
-            cost = -self.scores * logits.log_softmax(-1) @ certain.mT
+            cost = -self.scores * logits.log_softmax(-1) @ scores.mT
         else:
-            cost = self.scores * (F.softplus(logits).sum(-1, keepdim=True) - logits @ certain.mT)
-        cost = cost + self.boxes * torch.cdist(boxes, middles(wanted), p=1)
-        cost = cost - self.overlap * generalised_iou(corners(boxes)[:, :, None], wanted[:, None])
+            cost = self.scores * (F.softplus(logits).sum(-1, keepdim=True) - logits @ scores.mT)
+        cost = cost + self.boxes * torch.cdist(boxes, centres_of(corners), p=1)
+        cost = cost - self.overlap * generalised_iou(corners_of(boxes)[:, :, None], corners[:, None])
         pairs = [self.assign(each) for each in cost.nan_to_num().cpu()]  # what is not finite, the loss tells of
-        image = torch.cat([torch.full((len(rows),), place) for place, (rows, _) in enumerate(pairs)])
-        here, there = (torch.cat([torch.as_tensor(pair[side]) for pair in pairs]) for side in (0, 1))
-        return image.to(logits.device), here.to(logits.device), there.to(logits.device)
+        image = torch.cat([torch.full((len(rows),), index) for index, (rows, _) in enumerate(pairs)])
+        student, teacher = (torch.cat([torch.as_tensor(pair[side]) for pair in pairs]) for side in (0, 1))
+        return image.to(logits.device), student.to(logits.device), teacher.to(logits.device)
 
 
-def corners(boxes: Tensor) -> Tensor:
-    """Left, top, right, bottom of boxes (..., 4) as middle, width and height."""
-    middle, size = boxes.split(2, dim=-1)  # type: ignore[no-untyped-call]
-    return torch.cat([middle - size / 2, middle + size / 2], -1)
+def corners_of(boxes: Tensor) -> Tensor:
+    """Left, top, right, bottom of boxes (..., 4) as centre, width and height."""
+    centre, size = boxes.split(2, dim=-1)  # type: ignore[no-untyped-call]
+    return torch.cat([centre - size / 2, centre + size / 2], -1)
 
 
-def middles(boxes: Tensor) -> Tensor:
-    """Middle, width and height of boxes (..., 4) as left, top, right, bottom."""
+def centres_of(boxes: Tensor) -> Tensor:
+    """Centre, width and height of boxes (..., 4) as left, top, right, bottom."""
     first, last = boxes.split(2, dim=-1)  # type: ignore[no-untyped-call]
     return torch.cat([(first + last) / 2, last - first], -1)
 

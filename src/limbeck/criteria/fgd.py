@@ -78,9 +78,12 @@ class FGD(nn.Module):
         return (self.foreground * inside + self.background * outside / outside.sum().clamp(min=1))[None]
 
     def _distance(self, student: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
-        here, there = ([f(x, self.temperature) for f in (over_positions, over_channels)] for x in (student, teacher))
-        focal = (weights * there[0] * there[1] * (student - teacher).square()).sum()
-        attention = sum((a - b).abs().sum() for a, b in zip(here, there, strict=True))
+        student_attention, teacher_attention = (
+            [over(feature, self.temperature) for over in (over_positions, over_channels)]
+            for feature in (student, teacher)
+        )
+        focal = (weights * teacher_attention[0] * teacher_attention[1] * (student - teacher).square()).sum()
+        attention = sum((a - b).abs().sum() for a, b in zip(student_attention, teacher_attention, strict=True))
         student, teacher = as_weights(student, self), as_weights(teacher, self)
         relation = exact(self.student_context(student) - self.teacher_context(teacher)).square().sum()
         total: Tensor = focal + self.attention * attention + self.relation * relation

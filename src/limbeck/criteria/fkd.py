@@ -54,28 +54,30 @@ class FKD(nn.Module):
     def build(self, student: Tensor, teacher: Tensor) -> None:
         """Make what maps the student's feature and relations to the teacher's."""
         only_maps(self, student, teacher)
-        here, there = student.shape[1], teacher.shape[1]
-        self.map_feature = nn.Conv2d(here, there, 1)
-        self.map_channels = nn.Linear(here, there)
+        channels, teacher_channels = student.shape[1], teacher.shape[1]
+        self.map_feature = nn.Conv2d(channels, teacher_channels, 1)
+        self.map_channels = nn.Linear(channels, teacher_channels)
         self.map_positions = nn.Conv2d(1, 1, 3, padding=1)
-        self.map_relations = nn.Conv2d(here, there, 1)
-        self.student_relations = NonLocal(here, self.reduction, self.pool)
-        self.teacher_relations = NonLocal(there, self.reduction, self.pool)
+        self.map_relations = nn.Conv2d(channels, teacher_channels, 1)
+        self.student_relations = NonLocal(channels, self.reduction, self.pool)
+        self.teacher_relations = NonLocal(teacher_channels, self.reduction, self.pool)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = as_maps(self, student, teacher, channels=False)
         feature = sum_of_pieces(self._features, student, teacher, weights=list(self.map_feature.parameters()))
-        here, there = exact(student), exact(teacher)
-        channels = there.mean((2, 3)) - self.map_channels(as_weights(here.mean((2, 3)), self))
-        positions = there.mean(1, keepdim=True) - self.map_positions(as_weights(here.mean(1, keepdim=True), self))
+        student, teacher = exact(student), exact(teacher)
+        channels = teacher.mean((2, 3)) - self.map_channels(as_weights(student.mean((2, 3)), self))
+        positions = teacher.mean(1, keepdim=True) - self.map_positions(as_weights(student.mean(1, keepdim=True), self))
         attention = torch.linalg.vector_norm(channels) + torch.linalg.vector_norm(positions)
-        relation = self._relations(as_weights(here, self), as_weights(there, self))
+        relation = self._relations(as_weights(student, self), as_weights(teacher, self))
         total: Tensor = self.feature * root(feature) + self.attention * attention + self.relation * root(relation)
         return total
 
     def _features(self, student: Tensor, teacher: Tensor) -> Tensor:
-        here, there = (over_positions(feature, self.temperature) for feature in (student.detach(), teacher))
-        squares: Tensor = (here + there) / 2 * (teacher - self.map_feature(as_weights(student, self))).square()
+        attention = [over_positions(feature, self.temperature) for feature in (student.detach(), teacher)]
+        squares: Tensor = (
+            (attention[0] + attention[1]) / 2 * (teacher - self.map_feature(as_weights(student, self))).square()
+        )
         return squares.sum()
 
     def _relations(self, student: Tensor, teacher: Tensor) -> Tensor:

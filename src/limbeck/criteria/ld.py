@@ -53,8 +53,8 @@ class LD(nn.Module):
                 f"LD compares distributions of {SIDES} sides over the same bins, {SIDES} * (n + 1) channels, not "
                 f"{count} of the student and {teacher.shape[1]} of the teacher"
             )
-        here, there = (torch.stack(each.chunk(SIDES, 1), 1).movedim(2, -1) for each in (student, teacher))
-        distances = divergence(here, there, self.temperature).mean(1) / (count // SIDES)
+        student, teacher = (torch.stack(each.chunk(SIDES, 1), 1).movedim(2, -1) for each in (student, teacher))
+        distances = divergence(student, teacher, self.temperature).mean(1) / (count // SIDES)
         if not self.needs_truth:
             return distances.mean()
         check_boxes(self, truth, len(student))

@@ -46,16 +46,17 @@ class ReviewKD(nn.Module):
         only_maps(self, *student, *teacher)
         width = min(self.width, student[-1].shape[1])
         self.fusions = nn.ModuleList(
-            Fusion(here.shape[1], width, there.shape[1], deepest=here is student[-1])
-            for here, there in zip(student, teacher, strict=True)
+            Fusion(student_map.shape[1], width, teacher_map.shape[1], deepest=student_map is student[-1])
+            for student_map, teacher_map in zip(student, teacher, strict=True)
         )
 
     def forward(self, student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
         deeper: Tensor | None = None
         total = student[0].new_zeros(())
-        for fusion, here, there in zip(reversed(self.fusions), reversed(student), reversed(teacher), strict=True):
-            like, deeper = fusion(here, deeper, there.shape[2:])
-            total = total + hierarchical_distance(like, there.detach())
+        levels = zip(self.fusions, student, teacher, strict=True)
+        for fusion, student_map, teacher_map in reversed(list(levels)):
+            fused, deeper = fusion(student_map, deeper, teacher_map.shape[2:])
+            total = total + hierarchical_distance(fused, teacher_map.detach())
         return total
 
 
@@ -92,6 +93,6 @@ def hierarchical_distance(student: Tensor, teacher: Tensor) -> Tensor:
     for size in (4, 2, 1):
         if size < student.shape[2]:
             weight /= 2
-            here, there = F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)
-            total, weights = total + weight * F.mse_loss(here, there), weights + weight
+            pooled = [F.adaptive_avg_pool2d(feature, size) for feature in (student, teacher)]
+            total, weights = total + weight * F.mse_loss(pooled[0], pooled[1]), weights + weight
     return total / weights

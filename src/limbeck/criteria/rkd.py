@@ -36,9 +36,8 @@ class RKD(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         check_batch(self, len(student), least=3)
         student, teacher = _vectors(student), _vectors(teacher.detach())
-        here, there = (vectors[None] - vectors[:, None] for vectors in (student, teacher))  # (B, B, D)
-        distances = F.smooth_l1_loss(_distances(here), _distances(there))
-        angles = F.smooth_l1_loss(_angles(here), _angles(there))
+        differences = [vectors[None] - vectors[:, None] for vectors in (student, teacher)]  # (B, B, D) each
+        distances, angles = (F.smooth_l1_loss(of(differences[0]), of(differences[1])) for of in (_distances, _angles))
         return self.distance * distances + self.angle * angles
 
 
@@ -51,9 +50,9 @@ def _vectors(feature: Tensor) -> Tensor:
 def _distances(pairs: Tensor) -> Tensor:
     """(B, B), in units of their mean."""
     squares = pairs.square().sum(-1)
-    apart = ~torch.eye(len(pairs), dtype=torch.bool, device=pairs.device)
-    distances = squares.clamp(min=1e-12).sqrt() * apart
-    return distances / (distances.sum() / apart.sum())
+    different = ~torch.eye(len(pairs), dtype=torch.bool, device=pairs.device)
+    distances = squares.clamp(min=1e-12).sqrt() * different
+    return distances / (distances.sum() / different.sum())
 
 
 def _angles(pairs: Tensor) -> Tensor:

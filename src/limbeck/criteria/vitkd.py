@@ -66,18 +66,18 @@ class ViTKD(nn.Module):
 
     def forward(self, student: Three, teacher: Three) -> Tensor:
         pairs = [
-            as_maps(self, fit_grid(here, there), there, channels=False)
-            for here, there in zip(student, teacher, strict=True)
+            as_maps(self, fit_grid(student_feature, teacher_feature), teacher_feature, channels=False)
+            for student_feature, teacher_feature in zip(student, teacher, strict=True)
         ]
         total = student[0].new_zeros(())
-        for align, (here, there) in zip(self.aligned, pairs[:2], strict=False):
+        for align, pair in zip(self.aligned, pairs[:2], strict=False):
             mimic = partial(mimicked, align)
-            total = total + self.shallow * sum_of_pieces(mimic, here, there, weights=list(align.parameters()))
-        here, there = pairs[2]
-        kept = self._kept(here)
+            total = total + self.shallow * sum_of_pieces(mimic, *pair, weights=list(align.parameters()))
+        deep_student, deep_teacher = pairs[2]
+        kept = self._kept(deep_student)
         weights = [*self.aligned[2].parameters(), self.token, *self.generator.parameters()]
-        generated = sum_of_pieces(self._generated, here, there, kept, weights=weights)
-        return (total + self.deep / self.masked * generated) / len(here)
+        generated = sum_of_pieces(self._generated, deep_student, deep_teacher, kept, weights=weights)
+        return (total + self.deep / self.masked * generated) / len(deep_student)
 
     def _kept(self, feature: Tensor) -> Tensor:
         """Which positions are not masked, (B, 1, H, W): as many in every image."""

@@ -79,7 +79,7 @@ def said_otherwise(path: Path, size: tuple[int, int], where: str) -> str:
 
 def typical_size(paths: Sequence[Path]) -> tuple[int, int]:
     """The median height and the median width of a sample of images, so that no single one decides."""
-    chosen = [paths[place * len(paths) // SAMPLED] for place in range(SAMPLED)] if len(paths) > SAMPLED else paths
+    chosen = [paths[index * len(paths) // SAMPLED] for index in range(SAMPLED)] if len(paths) > SAMPLED else paths
     heights, widths = zip(*map(size_of, chosen), strict=True)
     return statistics.median_low(heights), statistics.median_low(widths)
 

@@ -28,7 +28,7 @@ def evenly(length: int, count: int) -> list[int]:
     >>> evenly(10, 3), evenly(2, 3)
     ([0, 4, 9], [0, 1])
     """
-    return list(dict.fromkeys(round(place * (length - 1) / max(1, count - 1)) for place in range(count)))
+    return list(dict.fromkeys(round(index * (length - 1) / max(1, count - 1)) for index in range(count)))
 
 
 def seed_of(*parts: int | str) -> int:

@@ -65,11 +65,11 @@ def batches_of(images: Sequence[Tensor], deployed: Deployed, batch: int | None) 
     own = deployed.size or tuple(images[0].shape[1:])
     sizes = [own] if deployed.size else [own, (own[0] * 3 // 4 + 5, own[1] * 5 // 4 + 3)]
     counts = [batch] if batch else [1, 2, 3]
-    return [_batch(images, count, sizes[place % len(sizes)]) for place, count in enumerate([*counts, counts[0]])]
+    return [_batch(images, count, sizes[index % len(sizes)]) for index, count in enumerate([*counts, counts[0]])]
 
 
 def _batch(images: Sequence[Tensor], count: int, size: tuple[int, ...]) -> Tensor:
-    chosen = [images[place % len(images)][None] for place in range(count)]
+    chosen = [images[index % len(images)][None] for index in range(count)]
     return torch.cat([at_size(each, size).clamp(0, 1) for each in chosen])
 
 

@@ -14,7 +14,7 @@ from limbeck.core.match import Weight
 from limbeck.core.projectors import conv1x1_if_needed
 from limbeck.methods.method import Method
 from limbeck.methods.table import METHODS, SCHEDULES
-from limbeck.models.files import function_in
+from limbeck.models.files import file_and_name, function_in
 
 NOT_SPELT = ("norm", "rest", "assign", "softmax")  # modules, functions, and what the models tell
 
@@ -26,19 +26,18 @@ def find_method(spec: str, *, on_levels: bool = False) -> tuple[Method, Callable
         spec: The name and options.
         on_levels: It compares the levels of detectors' pyramids: what options it has there by default.
     """
-    if ".py:" in spec:
-        file, _, rest = spec.partition(".py:")
-        name, _, options = rest.partition(":")
-        own = function_in(Path(f"{file}.py"), name)
+    file, rest = file_and_name(spec)
+    name, _, options = rest.partition(":")
+    if file:
+        own = function_in(Path(file), name)
         declared = declared_by(own)
         method = Method(own, "", "", projector=None if declared.build or declared.any_shape else conv1x1_if_needed)
         if not isinstance(own, type):  # a function of (student, teacher) is the criterion
             if options:
                 raise ValueError(f"{spec}: {name} is a function, which takes no options")
-            _check_arguments(own, f"{file}.py:{name}", truth=bool(declared.needs_truth))
+            _check_arguments(own, f"{file}:{name}", truth=bool(declared.needs_truth))
             return method, lambda **_: own
     else:
-        name, _, options = spec.partition(":")
         method = METHODS[known(name, METHODS, "method")]
     given = options_of(options, method.criterion, name)
     given = {**method.on_levels.options, **given} if on_levels else given

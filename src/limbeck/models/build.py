@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Protocol
 
 from limbeck.compress.forms import rebuild
 from limbeck.models.checkpoints import load_weights
+from limbeck.models.files import file_and_name
 from limbeck.models.model import Model
 from limbeck.models.run_folder import RunFolder, read_card
 
@@ -76,7 +76,7 @@ def source_of(name: str) -> tuple[str, str]:
     >>> source_of("timm:resnet50"), source_of("C:/nets/mine.py:small")
     (('timm', 'resnet50'), ('FILE.py', 'C:/nets/mine.py:small'))
     """
-    if re.search(r"\.py:\w+$", name):
+    if file_and_name(name)[0]:
         return FILE, name
     if RunFolder(Path(name)).has_student() or name.endswith(".safetensors"):
         return RUN, name

@@ -12,6 +12,16 @@ from typing import Any
 from torch import nn
 
 
+def file_and_name(text: str) -> tuple[str, str]:
+    """The file of ``FILE.py:NAME``, and what stands behind the colon; no file where it is of another form.
+
+    >>> file_and_name("C:/nets/mine.py:small"), file_and_name("loss.py:L1:beta=2"), file_and_name("timm:resnet50")
+    (('C:/nets/mine.py', 'small'), ('loss.py', 'L1:beta=2'), ('', 'timm:resnet50'))
+    """
+    file, is_of_file, name = text.partition(".py:")
+    return (f"{file}.py", name) if is_of_file else ("", text)
+
+
 def function_in(path: Path, function: str) -> Any:
     """A function of a Python file, which is run: only for files that the user names.
 
@@ -48,7 +58,7 @@ def model_at(name: str, classes: int) -> nn.Module:
     Raises:
         ValueError: There is no such function, or it gives no module.
     """
-    file, _, function = name.rpartition(":")
+    file, function = file_and_name(name)
     make = function_in(Path(file), function)
     parameters = inspect.signature(make).parameters.values()
     takes = any(each.name == "num_classes" or each.kind is each.VAR_KEYWORD for each in parameters)

@@ -59,6 +59,7 @@ class Model:
         find_queries: Finds what its queries predict.
         loaded: Names of its parameters that start from trained weights.
         card: What a run wrote about it; empty where it comes from no run.
+        without_scores: Why it gives no scores for the classes of the data, where that was found.
     """
 
     module: nn.Module
@@ -72,6 +73,7 @@ class Model:
     find_queries: Callable[[nn.Module], Queries] | None = None
     loaded: frozenset[str] = frozenset()
     card: Mapping[str, Any] = field(default_factory=dict)
+    without_scores: str = ""
 
     def mark_loaded(self, *, fresh: Collection[str] = (), path: str = "") -> None:
         """Note that its parameters start from trained weights.

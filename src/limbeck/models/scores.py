@@ -51,7 +51,10 @@ def _channels(name: str, model: Model, kind: str, form: str) -> int:
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from None
     if not isinstance(scores, Tensor):
-        raise ValueError(f"{name} makes a model that gives a {type(scores).__name__}; a {kind} gives logits {form}")
+        raise ValueError(
+            f"{name} makes a model that gives a {type(scores).__name__}; a {kind} gives logits {form}: let it give "
+            "those alone"
+        )
     if scores.ndim != form.count(",") + 1:
         raise ValueError(f"{name} makes a model that gives {tuple(scores.shape)}; a {kind} gives logits {form}")
     return scores.shape[1]

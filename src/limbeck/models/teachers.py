@@ -26,8 +26,8 @@ def build_teacher(build: BuildModel, name: str, classes: list[str], size: int | 
     if task in FORMS:
         try:
             check_scores(name, model, task)
-        except ValueError:
-            return replace(model, classes=[])
+        except ValueError as error:
+            return replace(model, classes=[], without_scores=str(error))
     return model
 
 
@@ -45,10 +45,11 @@ def check_teacher_classes(teacher: Model, classes: list[str], matches: Sequence[
     """
     if teacher.classes == classes:
         return []
+    why = f" ({teacher.without_scores})" if teacher.without_scores else ""
     own = (
         f"knows other classes ({', '.join(teacher.classes[:5])})"
         if teacher.classes
-        else "has no scores for the classes"
+        else f"has no scores for the classes{why}"
     )
     if reading := [match for match in matches if any(not layer.path for layer in match.teacher)]:
         raise ValueError(

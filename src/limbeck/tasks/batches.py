@@ -35,12 +35,3 @@ def val_batches(model: nn.Module, data: Dataset[Any], size: int, collate: Any = 
     """Batches on the device of a model."""
     device = device_of(model)
     return (send_to_device(batch, device) for batch in DataLoader(data, size, collate_fn=collate))
-
-
-def spread(total: int, count: int) -> list[int]:
-    """Indices of no more than ``count`` of a number of samples, evenly spread.
-
-    >>> spread(10, 3), spread(2, 3)
-    ([0, 3, 6], [0, 1])
-    """
-    return [place * total // count for place in range(count)] if count < total else list(range(total))

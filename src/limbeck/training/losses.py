@@ -31,8 +31,8 @@ class Losses:
         losses = self.accelerator.reduce(torch.stack(self._steps), "mean").cpu()  # (steps, terms)
         first, self._steps = step - len(self._steps), []
         if (bad := (~losses.isfinite()).nonzero()).numel():
-            place, term = bad[0].tolist()
+            row, term = bad[0].tolist()
             raise FloatingPointError(
-                f"the loss {self._names[term]} is {losses[place, term]:.4g} at step {first + place + 1}"
+                f"the loss {self._names[term]} is {losses[row, term]:.4g} at step {first + row + 1}"
             )
         return dict(zip(self._names, losses.mean(0).tolist(), strict=True))

@@ -116,7 +116,7 @@ def _describe(layers: tuple[Layer, ...], features: Feature) -> str:
 
 
 def _grid(student: Feature, teacher: Feature) -> str:
-    here, there = first_of(student).shape, first_of(teacher).shape
-    if len(here) != 4 or len(there) != 4 or here[2:] == there[2:]:
+    shapes = [first_of(feature).shape for feature in (student, teacher)]
+    if any(len(shape) != 4 for shape in shapes) or shapes[0][2:] == shapes[1][2:]:
         return "same"
-    return f"{here[2]}x{here[3]} to {there[2]}x{there[3]}"
+    return " to ".join(f"{height}x{width}" for *_, height, width in shapes)

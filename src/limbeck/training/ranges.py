@@ -33,7 +33,7 @@ AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE = Range(1), Range(0), Range(0, without_low=
 SHARE, SHARE_BELOW_ONE = Range(0, 1), Range(0, 1, without_high=True)
 RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"), AT_LEAST_ONE),
-    **dict.fromkeys(("max_steps", "patience", "keep_every", "images", "labels"), AT_LEAST_ONE),
+    **dict.fromkeys(("max_steps", "patience", "keep_every", "images", "labels", "batch"), AT_LEAST_ONE),
     **dict.fromkeys(("size", "teacher_size", "load_size", "short_side", "long_side", "crop"), AT_LEAST_ONE),
     **dict.fromkeys(("learning_rate", "slice_rate", "max_hours"), POSITIVE),
     **dict.fromkeys(
@@ -41,7 +41,7 @@ RANGES: Mapping[str, Range] = {
     ),
     **dict.fromkeys(("flip", "erasing", "loaded_rate", "score"), SHARE),
     **dict.fromkeys(("sample", "multiple", "slice_patience"), AT_LEAST_ONE),
-    **dict.fromkeys(("slice_epochs", "global_epochs"), NOT_NEGATIVE),
+    **dict.fromkeys(("slice_epochs", "global_epochs", "pictures"), NOT_NEGATIVE),
     **dict.fromkeys(("labelled_share", "label_smoothing"), SHARE_BELOW_ONE),
     "ratio": Range(0, 1, without_low=True, without_high=True),
     "clip": Range(0, without_low=True, otherwise=", or None for no clipping"),

@@ -118,7 +118,7 @@ class Recipe:
         matches: What follows what.
         task_weight: Multiplies the task's loss beside the matches': a number, or a function of progress in [0, 1].
         train_data: Takes keys ``(epoch, index)`` (see ``limbeck.data.order``).
-        examples: Indices of the training samples that the matches are built from and looked over with, before training;
+        examples: Indices of the training samples that the matches are built from and checked with, before training;
             the first ``EXAMPLES`` if none are named, or as many as go through the models at once.
         val_data: Takes indices.
         val_batch_size: Where it is not the budget's, as for images of several sizes.

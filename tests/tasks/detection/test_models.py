@@ -17,7 +17,7 @@ from limbeck.tasks.detection.models import (
     gives_masks,
 )
 from limbeck.tasks.detection.pyramids import levels_of_backbone
-from limbeck.tasks.detection.recipe import Data, _card
+from limbeck.tasks.detection.recipe import OF_BOXES, Data
 from limbeck.training.record import save_student
 from tests.networks import randomize_norms
 from tests.tasks.detection.tiny import detector, model_of, picture
@@ -173,7 +173,7 @@ def run(tmp_path_factory):
     name = f"torchvision:fasterrcnn/timm:{TINY}"
     built = build_detector(name, CLASSES)
     model = built.module
-    save_student(randomize_norms(model), folder / "student.safetensors", _card(name, built, Data(folder), masks=False))
+    save_student(randomize_norms(model), folder / "student.safetensors", OF_BOXES.card(name, built, Data(folder)))
     return folder, model
 
 

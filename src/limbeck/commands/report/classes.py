@@ -106,13 +106,13 @@ def _confusion(way: Way, baseline: Way) -> list[Part]:
     title = f"Confusion, {way.name} less {baseline.name}"
     if len(names) > SQUARE:
         listed = sorted(changes.items(), key=lambda item: -abs(item[1]))[:CHANGES]
-        rows = [[names[true], names[said], f"{value:+.2f}"] for (true, said), value in listed]
+        rows = [[names[true], names[predicted], f"{value:+.2f}"] for (true, predicted), value in listed]
         return [Text("", title), Table(["true", "predicted", "change, points"], rows, numbers=2)]
     most = max(map(abs, changes.values())) or 1.0
     rows_: list[dict[str, Any]] = [
-        {"line": true, "column": said, "value": changes.get((i, j), 0.0)}
+        {"line": true, "column": predicted, "value": changes.get((i, j), 0.0)}
         for i, true in enumerate(names)
-        for j, said in enumerate(names)
+        for j, predicted in enumerate(names)
     ]
     scale = alt.Scale(domain=[-most, 0, most], range=DIVERGING)
     chart = heatmap(rows_, names, names, ("predicted", "true", "change, points"), form="+.1f", scale=scale)
@@ -128,4 +128,4 @@ def _shares(run: Run) -> dict[tuple[int, int], float]:
     totals: dict[int, int] = {}
     for true, _, count in counts:
         totals[true] = totals.get(true, 0) + count
-    return {(true, said): count / totals[true] for true, said, count in counts}
+    return {(true, predicted): count / totals[true] for true, predicted, count in counts}

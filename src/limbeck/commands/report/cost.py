@@ -80,9 +80,9 @@ def _rows(name: str, found: dict[str, float]) -> list[list[str]]:
     shown = [part for part in PARTS if part in found]
     total = sum(found[part] for part in shown)
     rows = []
-    for place, part in enumerate(shown):
+    for index, part in enumerate(shown):
         kept = f"{found[f'{part} MiB']:.1f}" if f"{part} MiB" in found else ""
-        rows.append([name if place == 0 else "", part, f"{found[part]:.1f}", f"{found[part] / total:.0%}", kept])
+        rows.append([name if index == 0 else "", part, f"{found[part]:.1f}", f"{found[part] / total:.0%}", kept])
     return rows
 
 

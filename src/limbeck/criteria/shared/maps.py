@@ -17,16 +17,16 @@ def as_maps(criterion: object, student: Tensor, teacher: Tensor, *, channels: bo
         ValueError: They are neither maps nor tokens, or do not lie on one grid.
     """
     student, teacher = (f.transpose(1, 2).unsqueeze(-1) if f.ndim == 3 else f for f in (student, teacher))
-    here, there = tuple(student.shape), tuple(teacher.shape)
+    student_shape, teacher_shape = tuple(student.shape), tuple(teacher.shape)
     remedy = ""
-    if len(here) != 4 or len(there) != 4:
+    if len(student_shape) != 4 or len(teacher_shape) != 4:
         remedy = "it takes maps (B, C, H, W) or tokens (B, N, D)"
-    elif here[0] != there[0] or here[2:] != there[2:]:
+    elif student_shape[0] != teacher_shape[0] or student_shape[2:] != teacher_shape[2:]:
         remedy = "a Match brings maps to one grid; tokens need Layer(..., read=tokens_to_map(...))"
-    elif channels and here[1] != there[1]:
+    elif channels and student_shape[1] != teacher_shape[1]:
         remedy = "for other channels pass projector=conv1x1"
     if remedy:
-        raise ValueError(f"{type(criterion).__name__}: student {here}, teacher {there}; {remedy}")
+        raise ValueError(f"{type(criterion).__name__}: student {student_shape}, teacher {teacher_shape}; {remedy}")
     return student, teacher.detach()
 
 

@@ -25,6 +25,7 @@ from limbeck.tasks.classification.mixing import MixedImages, Mixing, check_mixin
 from limbeck.tasks.classification.models import build_classifier
 from limbeck.tasks.classification.transforms import Augment, TrainImages, ValImages, augmentation
 from limbeck.tasks.options import MatchOptions, TeacherOptions
+from limbeck.training.ranges import check_ranges
 from limbeck.training.recipe import EXAMPLES, Budget, Recipe
 
 SMALL = 64  # pixels; photo's crops go down to 8 % of an image
@@ -64,6 +65,9 @@ class Data:
     """What becomes of an image that cannot be decoded: an error, or left out and counted (skip)."""
     data_seed: int = 0
     """Seed of the choices above, apart from --seed so that runs with other seeds see the same images."""
+
+    def __post_init__(self) -> None:
+        check_ranges(vars(self))
 
 
 def distill(
@@ -204,8 +208,6 @@ def _with_share(images: Images, share: float) -> Images:
     unlabelled = len(images) - len(labelled)
     if not unlabelled:
         return images
-    if not 0 <= share < 1:
-        raise ValueError(f"labelled_share is {share}; it is a share from 0 up to, but not, 1")
     if not labelled:
         raise ValueError("no training image has a label: --labels must be 1 or more")
     repeats = math.ceil(share / (1 - share) * unlabelled / len(labelled))

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from limbeck.core.modules import Example, device_of
 from limbeck.data.inputs import Preprocess
+from limbeck.data.order import evenly
 from limbeck.models.model import Model
-from limbeck.tasks.batches import held_out_of, on_device, spread, val_batches
+from limbeck.tasks.batches import held_out_of, on_device, val_batches
 from limbeck.tasks.classification.dataset import Images
 from limbeck.tasks.classification.load import load_images
 from limbeck.tasks.classification.task import Classification
@@ -52,14 +53,14 @@ class ImageValidation:
         return image.repeat(count, 1, 1, 1).to(device_of(model.module))
 
     def thin(self, count: int) -> None:
-        self.images = self.images.take(spread(len(self.images), count))
+        self.images = self.images.take(evenly(len(self.images), count))
         self.count = len(self.images)
 
     def seen(self, model: Model, count: int, *, training: bool = False) -> list[Tensor]:
         images = self.training if training else self.images
         data = self._data(model, images)
         to_size = Preprocess(replace(model.inputs, mean=(0.0,) * 3, std=(1.0,) * 3))
-        return [to_size(data[index]["image"][None])[0] for index in spread(len(images), count)]
+        return [to_size(data[index]["image"][None])[0] for index in evenly(len(images), count)]
 
     def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
         raise ValueError("--pictures shows masks and boxes, which an image classifier does not give")

@@ -40,7 +40,7 @@ def assemble(
     """
     categories = in_order(content["categories"], classes, of)
     index_of = {category["id"]: index for index, category in enumerate(categories)}
-    entries, left, problems = _looked_over(content["images"], paths, folder)
+    entries, left, problems = _checked(content["images"], paths, folder)
     path_of = {
         entry["id"]: path
         for entry, path in zip(content["images"], paths, strict=True)
@@ -84,21 +84,21 @@ def in_order(categories: list[Entry], classes: list[str] | None, of: Path) -> li
     return sorted(ordered, key=lambda category: classes.index(category["name"]))
 
 
-def _looked_over(
+def _checked(
     entries: list[Entry], paths: Sequence[Path | Problem], folder: Path
 ) -> tuple[dict[int, Entry], set[int], list[Problem]]:
     """Images by id, the ids of those that cannot be used, and why."""
-    there = [path for path in paths if isinstance(path, Path)]
-    sizes = dict(zip(there, sizes_of(there, folder), strict=True))
+    existing = [path for path in paths if isinstance(path, Path)]
+    sizes = dict(zip(existing, sizes_of(existing, folder), strict=True))
     wrong = [
         path if isinstance(path, Problem) else _size_problem(entry, path, sizes[path])
         for entry, path in zip(entries, paths, strict=True)
     ]
     counted = Counter(entry["id"] for entry in entries if isinstance(entry.get("id"), int))
-    for place, entry in enumerate(entries):
-        if not wrong[place] and counted[entry["id"]] > 1:  # whose the annotations are, nobody knows
+    for index, entry in enumerate(entries):
+        if not wrong[index] and counted[entry["id"]] > 1:  # whose the annotations are, nobody knows
             what = f"image {entry['id']}, {entry['file_name']}, has an id that another image has too"
-            wrong[place] = Problem("images with the id of another", what)
+            wrong[index] = Problem("images with the id of another", what)
     usable = {entry["id"]: entry for entry, problem in zip(entries, wrong, strict=True) if not problem}
     return usable, counted.keys() - usable.keys(), [problem for problem in wrong if problem]
 

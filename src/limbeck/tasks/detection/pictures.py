@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from limbeck.core.modules import device_of, evaluating
+from limbeck.core.modules import evaluating
 from limbeck.data.order import Key
 from limbeck.models.model import Model
 from limbeck.tasks.detection.dataset import Objects
-from limbeck.tasks.detection.task import detect, in_pixels_of, masks_at
+from limbeck.tasks.detection.task import predict
 from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, drawn
 from limbeck.tasks.lettering import SIZE, font_file
 from limbeck.tasks.pictures import Panels, colours
@@ -32,14 +32,9 @@ def sheets(
             "truth": outlined(image, annotated.boxes, annotated.labels, objects.classes, outlines),
         }
         for title, model in models.items():
-            device = device_of(model.module)
             with evaluating(model.module):
-                found = detect(model.module, [seen.to(device).float() / 255])[0]
-            kept = found["scores"] >= score
-            found = {name: value[kept].cpu() for name, value in found.items()}
-            boxes = in_pixels_of(annotated.size, seen.shape[1:], found["boxes"])
-            masks = masks_at(annotated.size, found["masks"]) if "masks" in found else None
-            panels[title] = outlined(image, boxes, found["labels"] - 1, objects.classes, masks, found["scores"])
+                prediction = predict(model.module, seen, annotated.size, score)
+            panels[title] = outlined(image, classes=objects.classes, **prediction)
         yield annotated.path.stem, panels
 
 
@@ -57,7 +52,7 @@ def outlined(
     boxes: Tensor,
     labels: Tensor,
     classes: Sequence[str],
-    masks: Tensor | None,
+    masks: Tensor | None = None,
     scores: Tensor | None = None,
 ) -> Tensor:
     """An image (3, H, W) uint8 with boxes (n, 4), and masks (n, H, W), in the colours of their classes, and named."""

@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from limbeck.core.modules import device_of
 from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
 from limbeck.tasks.detection.pictures import outlined
-from limbeck.tasks.detection.task import detect, in_pixels_of, masks_at
+from limbeck.tasks.detection.task import predict
 from limbeck.tasks.detection.transforms import resize_to
 from limbeck.tasks.predictor import Picture, pixels_of
 
@@ -33,12 +32,7 @@ class ObjectPredictor:
     @torch.no_grad()
     def predict(self, image: Picture) -> dict[str, Tensor]:
         pixels = pixels_of(image)
-        size = tuple(pixels.shape[1:])
-        seen = self.resize(pixels).to(device_of(self.module))
-        found = {name: value.cpu() for name, value in detect(self.module, [seen.float() / 255])[0].items()}
-        boxes = in_pixels_of(size, seen.shape[1:], found["boxes"])
-        prediction = {"boxes": boxes, "labels": found["labels"] - 1, "scores": found["scores"]}
-        return {**prediction, "masks": masks_at(size, found["masks"])} if "masks" in found else prediction
+        return predict(self.module, self.resize(pixels), tuple(pixels.shape[1:]))
 
     def describe(self, prediction: Mapping[str, Tensor]) -> dict[str, Any]:
         boxes, labels, scores = (prediction[name].tolist() for name in ("boxes", "labels", "scores"))
@@ -50,10 +44,7 @@ class ObjectPredictor:
 
     def draw(self, image: Tensor, prediction: Mapping[str, Tensor]) -> Tensor:
         kept = prediction["scores"] >= SCORE
-        shown = {name: value[kept] for name, value in prediction.items()}
-        return outlined(
-            image, shown["boxes"], shown["labels"], self.classes, shown.get("masks"), scores=shown["scores"]
-        )
+        return outlined(image, classes=self.classes, **{name: value[kept] for name, value in prediction.items()})
 
     def write(self, name: str, prediction: Mapping[str, Tensor], folder: Path) -> None:
         """A PNG for each mask of an object, by its place in the json."""

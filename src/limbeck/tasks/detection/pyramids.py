@@ -51,8 +51,10 @@ class Pyramid(nn.Module):
             channels = self.body.feature_info.channels() * len(strides)
             self.resample = nn.ModuleList(resampling(channels[0], finest, stride) for stride in strides)
         elif missing := sorted(set(strides) - index.keys()):
-            there = info.reduction()
-            raise ValueError(f"timm:{name} has features at the strides {there}; a pyramid needs {missing}, too")
+            strides_of_maps = info.reduction()
+            raise ValueError(
+                f"timm:{name} has features at the strides {strides_of_maps}; a pyramid needs {missing}, too"
+            )
         else:
             self.body = body_of(name, [index[stride] for stride in strides])
             channels = self.body.feature_info.channels()
@@ -99,9 +101,9 @@ def body_of(name: str, indices: Sequence[int]) -> Any:
     return timm.create_model(name, features_only=True, out_indices=indices)
 
 
-def resampling(channels: int, here: int, there: int) -> nn.Module:
+def resampling(channels: int, stride: int, wanted: int) -> nn.Module:
     """From a map's stride to another: by transposed convolutions that double, or the largest of each four positions."""
-    halvings = round(log2(there / here))
+    halvings = round(log2(wanted / stride))
     if halvings > 0:
         return nn.Sequential(*(nn.MaxPool2d(2) for _ in range(halvings)))
     return nn.Sequential(*(nn.ConvTranspose2d(channels, channels, 2, 2) for _ in range(-halvings)))

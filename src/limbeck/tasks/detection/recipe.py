@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-import tyro
 
 from limbeck.data.order import some_of
 from limbeck.data.parts import summary
@@ -30,90 +30,146 @@ from limbeck.training.usual import DETECTOR
 BUDGET = Budget(epochs=24, batch_size=8, clip=35.0, usual=DETECTOR)  # as is usual in this field, but for its length
 
 
-def distill(
-    data: Data,
-    teacher: str,
-    student: str,
-    student_options: StudentOptions = StudentOptions(),
-    matching: MatchOptions = MatchOptions(),
-    levels: LevelOptions = LevelOptions(),
-    teacher_options: TeacherOptions = TeacherOptions(),
-    masks: tyro.conf.Suppress[bool] = False,
-    budget: Budget = BUDGET,
-) -> Recipe:
-    """Distil an object detector from a bigger one.
+@dataclass(frozen=True)
+class Recipes:
+    """The recipes of detectors, or with masks those of instance segmenters."""
 
-    Args:
-        data: Images and objects.
-        teacher: torchvision:HEAD/timm:BACKBONE, where HEAD is fasterrcnn, maskrcnn, retinanet, fcos or ssdlite, as
-            torchvision:retinanet/timm:resnet50; torchvision:NAME, as torchvision:fasterrcnn_resnet50_fpn_v2; hf:FOLDER
-            (a transformer of the DETR family); FILE.py:FUNCTION; or the folder of a finished run.
-        student: Likewise.
-        student_options: What the student starts from.
-        matching: What follows what.
-        levels: Where features are read.
-        teacher_options: The teacher.
-        masks: Instance segmentation.
-        budget: Optimizer, schedule and length.
-    """
-    torch.manual_seed(budget.seed)
-    train_objects, val_objects = _objects(data, masks=masks)
-    classes, start = train_objects.classes, student_options
-    student_model, notes = _model(
-        student, start.student_weights, start.student_backbone, classes, start.frozen_norms, masks
-    )
-    teacher_model = build_detector(teacher, classes)
-    if teacher_options.teacher_weights is not None:
-        notes += load_detector(teacher_model, teacher_options.teacher_weights, name=teacher)
-    if start.inherit:
-        notes += _inherit(student_model, teacher_model)
-    matches = matching.matches(student_model, teacher_model, **vars(levels))
-    if not (matching.student_layer or matching.teacher_layer):
-        notes += _unpaired(student_model, teacher_model, levels.strides)
-    return Recipe(
-        student=student_model.module,
-        teacher=teacher_model.module,
-        matches=matches,
-        task_weight=matching.weight_of_task,
-        **teacher_options.recipe(),
-        **_of_data(data, train_objects, val_objects, budget, masks, notes),
-        loaded=student_model.loaded,
-        card=_card(student, student_model, data, masks=masks),
-    )
+    masks: bool
+
+    def distill(
+        self,
+        data: Data,
+        teacher: str,
+        student: str,
+        student_options: StudentOptions = StudentOptions(),
+        matching: MatchOptions = MatchOptions(),
+        levels: LevelOptions = LevelOptions(),
+        teacher_options: TeacherOptions = TeacherOptions(),
+        budget: Budget = BUDGET,
+    ) -> Recipe:
+        """Distil an object detector, or an instance segmenter, from a bigger one.
+
+        Args:
+            data: Images and objects; of an instance segmenter, with outlines.
+            teacher: torchvision:HEAD/timm:BACKBONE, where HEAD is fasterrcnn, maskrcnn, retinanet, fcos or ssdlite, as
+                torchvision:retinanet/timm:resnet50; torchvision:NAME, as torchvision:fasterrcnn_resnet50_fpn_v2;
+                hf:FOLDER (a transformer of the DETR family); FILE.py:FUNCTION; or the folder of a finished run.
+            student: Likewise. An instance segmenter gives masks, as torchvision:maskrcnn/timm:BACKBONE does; its
+                teacher need not.
+            student_options: What the student starts from.
+            matching: What follows what.
+            levels: Where features are read.
+            teacher_options: The teacher.
+            budget: Optimizer, schedule and length.
+        """
+        torch.manual_seed(budget.seed)
+        train_objects, val_objects = _objects(data, masks=self.masks)
+        classes, start = train_objects.classes, student_options
+        student_model, notes = self._model(
+            student, start.student_weights, start.student_backbone, classes, start.frozen_norms
+        )
+        teacher_model = build_detector(teacher, classes)
+        if teacher_options.teacher_weights is not None:
+            notes += load_detector(teacher_model, teacher_options.teacher_weights, name=teacher)
+        if start.inherit:
+            notes += _inherit(student_model, teacher_model)
+        matches = matching.matches(student_model, teacher_model, **vars(levels))
+        if not (matching.student_layer or matching.teacher_layer):
+            notes += _unpaired(student_model, teacher_model, levels.strides)
+        return Recipe(
+            student=student_model.module,
+            teacher=teacher_model.module,
+            matches=matches,
+            task_weight=matching.weight_of_task,
+            **teacher_options.recipe(),
+            **self._of_data(data, train_objects, val_objects, budget, notes),
+            loaded=student_model.loaded,
+            card=self.card(student, student_model, data),
+        )
+
+    def train(
+        self,
+        data: Data,
+        model: str,
+        weights: str | None = None,
+        backbone: str | None = None,
+        frozen_norms: bool = False,
+        budget: Budget = BUDGET,
+    ) -> Recipe:
+        """Train an object detector, or an instance segmenter, alone: a teacher, or the baseline of a distilled student.
+
+        Args:
+            data: Images and objects; of an instance segmenter, with outlines.
+            model: torchvision:HEAD/timm:BACKBONE, where HEAD is fasterrcnn, maskrcnn (which gives masks), retinanet,
+                fcos or ssdlite, as torchvision:retinanet/timm:resnet50; torchvision:NAME, as
+                torchvision:fasterrcnn_resnet50_fpn_v2; hf:FOLDER (a transformer of the DETR family); FILE.py:FUNCTION;
+                or the folder of a finished run.
+            weights: A .safetensors or .pth file to start from, or pretrained (what torchvision publishes for
+                torchvision:NAME, trained on COCO); the outputs of other classes are left out.
+            backbone: To start the backbone from: a file with the weights of a classifier, or timm:NAME for published
+                ones.
+            frozen_norms: Keep the backbone's batch norms as they were loaded.
+            budget: Optimizer, schedule and length.
+        """
+        torch.manual_seed(budget.seed)
+        train_objects, val_objects = _objects(data, masks=self.masks)
+        built, notes = self._model(model, weights, backbone, train_objects.classes, frozen_norms)
+        return Recipe(
+            student=built.module,
+            **self._of_data(data, train_objects, val_objects, budget, notes),
+            loaded=built.loaded,
+            card=self.card(model, built, data),
+        )
+
+    def card(self, name: str, model: Model, data: Data) -> dict[str, Any]:
+        """What is stored beside the weights of a model of this name."""
+        return {
+            "task": "instance" if self.masks else "detection",
+            "model": name,
+            "classes": model.classes,
+            "short_side": data.short_side[-1],
+            "long_side": data.long_side,
+            "on_bad_data": data.on_bad_data,
+            "data_seed": data.data_seed,
+            **dataclasses.asdict(model.inputs),
+        }
+
+    def _model(
+        self, name: str, weights: str | None, backbone: str | None, classes: list[str], frozen_norms: bool
+    ) -> tuple[Model, list[str]]:
+        model = build_detector(name, classes, masks=self.masks)
+        notes = []
+        if backbone is not None:
+            load_backbone(model, backbone)
+        if weights is not None:
+            notes = load_detector(model, weights, name=name, new_head=True)
+        if frozen_norms:
+            pyramid = dict(model.module.named_children()).get("backbone")
+            if not isinstance(pyramid, Pyramid):
+                raise ValueError(
+                    f"--frozen-norms is of backbones of timm, as in torchvision:HEAD/timm:BACKBONE, not {name}"
+                )
+            pyramid.freeze_norms()
+        return model, notes
+
+    def _of_data(
+        self, data: Data, train_objects: Objects, val_objects: Objects, budget: Budget, notes: Sequence[str]
+    ) -> dict[str, Any]:
+        sides = "/".join(map(str, data.short_side))
+        sizes = f"{len(train_objects)} training images, shorter side {sides} px, longer at most {data.long_side} px"
+        augment = augmentation(data.short_side, data.long_side, data.flip, data.colour)
+        return {
+            "task": Detection(val_objects, masks=self.masks),
+            "train_data": TrainObjects(train_objects, augment, budget.seed, masks=self.masks),
+            "val_data": ValObjects(val_objects, data.short_side[-1], data.long_side),
+            "collate": collate,
+            "budget": budget,
+            "notes": [*train_objects.notes, *val_objects.notes, sizes, *notes],
+        }
 
 
-def train(
-    data: Data,
-    model: str,
-    weights: str | None = None,
-    backbone: str | None = None,
-    frozen_norms: bool = False,
-    masks: tyro.conf.Suppress[bool] = False,
-    budget: Budget = BUDGET,
-) -> Recipe:
-    """Train an object detector alone: to make a teacher, or the baseline with the same budget as a distilled student.
-
-    Args:
-        data: Images and objects.
-        model: torchvision:HEAD/timm:BACKBONE, where HEAD is fasterrcnn, maskrcnn, retinanet, fcos or ssdlite, as
-            torchvision:retinanet/timm:resnet50; torchvision:NAME, as torchvision:fasterrcnn_resnet50_fpn_v2; hf:FOLDER
-            (a transformer of the DETR family); FILE.py:FUNCTION; or the folder of a finished run.
-        weights: A .safetensors or .pth file to start from, or pretrained (what torchvision publishes for
-            torchvision:NAME, trained on COCO); the outputs of other classes are left out.
-        backbone: To start the backbone from: a file with the weights of a classifier, or timm:NAME for published ones.
-        frozen_norms: Keep the backbone's batch norms as they were loaded.
-        masks: Instance segmentation.
-        budget: Optimizer, schedule and length.
-    """
-    torch.manual_seed(budget.seed)
-    train_objects, val_objects = _objects(data, masks=masks)
-    built, notes = _model(model, weights, backbone, train_objects.classes, frozen_norms, masks)
-    return Recipe(
-        student=built.module,
-        **_of_data(data, train_objects, val_objects, budget, masks, notes),
-        loaded=built.loaded,
-        card=_card(model, built, data, masks=masks),
-    )
+OF_BOXES = Recipes(masks=False)
+distill, train = OF_BOXES.distill, OF_BOXES.train
 
 
 def _objects(data: Data, *, masks: bool) -> tuple[Objects, Objects]:
@@ -131,25 +187,6 @@ def _objects(data: Data, *, masks: bool) -> tuple[Objects, Objects]:
     return train_objects.take(some_of(len(train_objects), data.images, data.data_seed)), val_objects
 
 
-def _model(
-    name: str, weights: str | None, backbone: str | None, classes: list[str], frozen_norms: bool, masks: bool
-) -> tuple[Model, list[str]]:
-    model = build_detector(name, classes, masks=masks)
-    notes = []
-    if backbone is not None:
-        load_backbone(model, backbone)
-    if weights is not None:
-        notes = load_detector(model, weights, name=name, new_head=True)
-    if frozen_norms:
-        pyramid = dict(model.module.named_children()).get("backbone")
-        if not isinstance(pyramid, Pyramid):
-            raise ValueError(
-                f"--frozen-norms is of backbones of timm, as in torchvision:HEAD/timm:BACKBONE, not {name}"
-            )
-        pyramid.freeze_norms()
-    return model, notes
-
-
 def _inherit(student: Model, teacher: Model) -> list[str]:
     fresh = inherit(student.module, teacher.module)
     body = {name for name in student.module.state_dict() if name.startswith("backbone.body.")}
@@ -163,32 +200,3 @@ def _unpaired(student: Model, teacher: Model, strides: Collection[int]) -> list[
     unpaired = [] if strides else sorted(student.levels.keys() ^ teacher.levels.keys())
     note = f"levels at the strides {unpaired} are in one of the two pyramids only, and follow nothing"
     return [note] if unpaired and student.levels and teacher.levels else []
-
-
-def _of_data(
-    data: Data, train_objects: Objects, val_objects: Objects, budget: Budget, masks: bool, notes: Sequence[str]
-) -> dict[str, Any]:
-    sides = "/".join(map(str, data.short_side))
-    sizes = f"{len(train_objects)} training images, shorter side {sides} px, longer at most {data.long_side} px"
-    augment = augmentation(data.short_side, data.long_side, data.flip, data.colour)
-    return {
-        "task": Detection(val_objects, masks=masks),
-        "train_data": TrainObjects(train_objects, augment, budget.seed, masks=masks),
-        "val_data": ValObjects(val_objects, data.short_side[-1], data.long_side),
-        "collate": collate,
-        "budget": budget,
-        "notes": [*train_objects.notes, *val_objects.notes, sizes, *notes],
-    }
-
-
-def _card(name: str, model: Model, data: Data, *, masks: bool) -> dict[str, Any]:
-    return {
-        "task": "instance" if masks else "detection",
-        "model": name,
-        "classes": model.classes,
-        "short_side": data.short_side[-1],
-        "long_side": data.long_side,
-        "on_bad_data": data.on_bad_data,
-        "data_seed": data.data_seed,
-        **dataclasses.asdict(model.inputs),
-    }

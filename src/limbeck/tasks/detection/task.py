@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from limbeck.core.modules import evaluating
+from limbeck.core.modules import device_of, evaluating
 from limbeck.tasks.detection.dataset import Objects
 from limbeck.tasks.detection.pyramids import padded_size
 from limbeck.tasks.detection.transforms import Batch
@@ -37,9 +37,9 @@ class Detection:
 
     def inputs(self, batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         targets = []
-        for place, labels in enumerate(batch["labels"]):
-            target = {"boxes": batch["boxes"][place], "labels": labels + 1}  # 0 is the background
-            targets.append({**target, "masks": batch["masks"][place]} if self.masks and "masks" in batch else target)
+        for index, labels in enumerate(batch["labels"]):
+            target = {"boxes": batch["boxes"][index], "labels": labels + 1}  # 0 is the background
+            targets.append({**target, "masks": batch["masks"][index]} if self.masks and "masks" in batch else target)
         return pixels(batch), targets
 
     def teacher_inputs(self, batch: Batch) -> tuple[list[Tensor]]:
@@ -58,9 +58,9 @@ class Detection:
         found: list[dict[str, Any]] = []
         with torch.no_grad(), evaluating(model):
             for batch in loader:
-                for place, prediction in enumerate(detect(model, pixels(batch))):
-                    shown = tuple(batch["image"][place].shape[1:])
-                    found += self._as_coco(batch["index"][place], shown, prediction)
+                for index, prediction in enumerate(detect(model, pixels(batch))):
+                    shown = tuple(batch["image"][index].shape[1:])
+                    found += self._as_coco(batch["index"][index], shown, prediction)
         found = gather_object(found)
         metrics: dict[str, float] = {}
         for kind, name in (("bbox", "box_ap"), ("segm", "mask_ap"))[: 1 + self.masks]:
@@ -95,6 +95,23 @@ class Detection:
 def detect(model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
     """What a detector finds; heads with a sigmoid can find background, which is no object."""
     return [{name: value[found["labels"] > 0] for name, value in found.items()} for found in model(images)]
+
+
+def predict(model: nn.Module, seen: Tensor, size: tuple[int, ...], least: float = 0.0) -> dict[str, Tensor]:
+    """What a detector finds in one image, in the pixels of the image itself: boxes, labels from 0, scores, and masks.
+
+    Args:
+        model: In eval mode.
+        seen: The image (3, h, w) uint8 as the model sees it.
+        size: Height and width of the image itself.
+        least: Score of the least certain object that is kept.
+    """
+    found = detect(model, [seen.to(device_of(model)).float() / 255])[0]
+    kept = found["scores"] >= least
+    found = {name: value[kept].cpu() for name, value in found.items()}
+    boxes = in_pixels_of(size, tuple(seen.shape[1:]), found["boxes"])
+    prediction = {"boxes": boxes, "labels": found["labels"] - 1, "scores": found["scores"]}
+    return {**prediction, "masks": masks_at(size, found["masks"])} if "masks" in found else prediction
 
 
 def pixels(batch: Batch) -> list[Tensor]:
@@ -139,8 +156,8 @@ def precision(objects: Objects, found: list[dict[str, Any]], kind: str) -> tuple
         found = [{name: value for name, value in each.items() if name != "bbox"} for each in found]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(as_coco(objects))
-        said = truth.loadRes(found) if found else COCO({**as_coco(objects), "annotations": []})
-        measured = COCOeval_faster(truth, said, iouType=kind)
+        predictions = truth.loadRes(found) if found else COCO({**as_coco(objects), "annotations": []})
+        measured = COCOeval_faster(truth, predictions, iouType=kind)
         measured.evaluate()
         measured.accumulate()
         measured.summarize()
@@ -157,16 +174,16 @@ def as_coco(objects: Objects) -> dict[str, Any]:
     """Objects as the content of a COCO json."""
     annotations: list[dict[str, Any]] = []
     for image in objects.images:
-        for place, (left, top, right, bottom) in enumerate(image.boxes.tolist()):
+        for index, (left, top, right, bottom) in enumerate(image.boxes.tolist()):
             annotation = {
                 "id": len(annotations) + 1,
                 "image_id": image.id,
-                "category_id": objects.ids[int(image.labels[place])],
+                "category_id": objects.ids[int(image.labels[index])],
                 "bbox": [left, top, right - left, bottom - top],
-                "area": float(image.areas[place]),
-                "iscrowd": int(image.crowd[place]),
+                "area": float(image.areas[index]),
+                "iscrowd": int(image.crowd[index]),
             }
-            annotations.append({**annotation, "segmentation": image.outlines[place]} if image.outlines else annotation)
+            annotations.append({**annotation, "segmentation": image.outlines[index]} if image.outlines else annotation)
     return {
         "images": [{"id": image.id, "height": image.size[0], "width": image.size[1]} for image in objects.images],
         "annotations": annotations,

@@ -76,9 +76,9 @@ class TransformerDetector(nn.Module):
         height, width = padded_size(images)
         pixels = torch.zeros(len(images), 3, height, width, dtype=self.model.dtype, device=images[0].device)
         mask = torch.zeros(len(images), height, width, dtype=torch.int64, device=images[0].device)
-        for place, image in enumerate(images):
-            pixels[place, :, : image.shape[1], : image.shape[2]] = (image - self.mean) / self.std
-            mask[place, : image.shape[1], : image.shape[2]] = 1
+        for index, image in enumerate(images):
+            pixels[index, :, : image.shape[1], : image.shape[2]] = (image - self.mean) / self.std
+            mask[index, : image.shape[1], : image.shape[2]] = 1
         return pixels, mask
 
     def _detections(self, output: Any, extents: Tensor, images: list[Tensor]) -> list[dict[str, Tensor]]:
@@ -93,10 +93,10 @@ class TransformerDetector(nn.Module):
             boxes = boxes.gather(1, (index // logits.shape[-1])[..., None].expand(-1, -1, 4))
         boxes = box_convert(boxes, "cxcywh", "xyxy") * extents[:, None]
         found = []
-        for place, image in enumerate(images):
-            clipped = clip_boxes_to_image(boxes[place], (image.shape[1], image.shape[2]))
+        for index, image in enumerate(images):
+            clipped = clip_boxes_to_image(boxes[index], (image.shape[1], image.shape[2]))
             inside = (clipped[:, 2:] > clipped[:, :2]).all(1)  # the others are in the padding
-            parts = {"boxes": clipped, "labels": labels[place] + 1, "scores": scores[place]}
+            parts = {"boxes": clipped, "labels": labels[index] + 1, "scores": scores[index]}
             found.append({name: part[inside] for name, part in parts.items()})
         return found
 

@@ -82,13 +82,13 @@ def drawn(image: Annotated, kept: Tensor) -> Tensor:
     height, width = image.size
     masks = torch.zeros(int(kept.sum()), height, width, dtype=torch.uint8)
     outlines = [outline for outline, keep in zip(image.outlines, kept.tolist(), strict=True) if keep]
-    for place, outline in enumerate(outlines):
+    for index, outline in enumerate(outlines):
         encoded = outline
         if isinstance(outline, list):
             encoded = mask.merge(mask.frPyObjects(outline, height, width))
         elif isinstance(outline["counts"], list):
             encoded = mask.frPyObjects(outline, height, width)
-        masks[place] = torch.from_numpy(mask.decode(encoded))
+        masks[index] = torch.from_numpy(mask.decode(encoded))
     return masks
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from limbeck.core.modules import Example, device_of
+from limbeck.data.order import evenly
 from limbeck.models.model import Model
-from limbeck.tasks.batches import held_out_of, on_device, spread, val_batches
+from limbeck.tasks.batches import held_out_of, on_device, val_batches
 from limbeck.tasks.detection.load import load_objects
 from limbeck.tasks.detection.models import gives_masks
 from limbeck.tasks.detection.pictures import sheets
@@ -48,12 +49,12 @@ class ObjectValidation:
         return ([image] * count,)
 
     def thin(self, count: int) -> None:
-        self.objects = self.objects.take(spread(len(self.objects), count))
+        self.objects = self.objects.take(evenly(len(self.objects), count))
         self.data, self.count = ValObjects(self.objects, *self.sides), len(self.objects)
 
     def seen(self, model: Model, count: int, *, training: bool = False) -> list[Tensor]:
         data = ValObjects(self.training, *self.sides) if training else self.data
-        return [data[index]["image"].float() / 255 for index in spread(len(data), count)]
+        return [data[index]["image"].float() / 255 for index in evenly(len(data), count)]
 
     def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
         write_pictures(sheets(self.objects, self.data, models, count, score), self.classes, folder)

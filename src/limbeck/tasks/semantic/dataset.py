@@ -51,10 +51,10 @@ class Masks:
         values = read_values(path) if labels.palette is None else read_image(path)
         classes = labels.of_values(values)
         if (unknown := classes == UNKNOWN).any():
-            strange = torch.unique(values.movedim(0, -1)[unknown[0]], dim=0)[:10].squeeze(-1).tolist()
+            undefined = torch.unique(values.movedim(0, -1)[unknown[0]], dim=0)[:10].squeeze(-1).tolist()
             what, remedy = ("values", "pass --ignore-index") if labels.palette is None else ("colours", "call it void")
             raise ValueError(
-                f"{path} holds the {what} {strange}, which stand for none of the {len(labels.classes)} classes; if "
+                f"{path} holds the {what} {undefined}, which stand for none of the {len(labels.classes)} classes; if "
                 f"one of them means that a pixel has no class, {remedy}"
             )
         return classes.to(torch.uint8)

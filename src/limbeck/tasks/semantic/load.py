@@ -24,7 +24,7 @@ def load_masks(
     on_bad: OnBadData = "error",
     seed: int = 0,
 ) -> tuple[Masks, Masks]:
-    """Training and validation images with their masks, every mask read once and looked over.
+    """Training and validation images with their masks, every mask read and checked once.
 
     Args:
         data: A folder with ``train/images``, ``train/masks`` and ``val/`` or ``test/`` likewise; ``images/train`` and

@@ -28,10 +28,10 @@ class Data:
     """Such a folder with the validation images, where they are not in --data."""
     split: HeldOut | None = None
     """The part of the data that is measured on; by default val, or else test."""
-    on_bad_data: OnBadData = "error"
-    """What becomes of an image or mask that cannot be used: an error, or left out and counted (skip)."""
     ignore_index: int | None = None
     """A value in the masks, beside 255, for pixels that count for nothing."""
+    on_bad_data: OnBadData = "error"
+    """What becomes of an image or mask that cannot be used: an error, or left out and counted (skip)."""
     images: int | None = None
     """Use only this many training images, chosen by --data-seed."""
     short_side: int | None = None

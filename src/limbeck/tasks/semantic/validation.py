@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from limbeck.core.modules import Example, device_of
+from limbeck.data.order import evenly
 from limbeck.models.model import Model
-from limbeck.tasks.batches import held_out_of, on_device, spread, val_batches
+from limbeck.tasks.batches import held_out_of, on_device, val_batches
 from limbeck.tasks.pictures import write_pictures
 from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.pictures import sheets
@@ -48,12 +49,12 @@ class MaskValidation:
         return image.repeat(count, 1, 1, 1).to(device_of(model.module))
 
     def thin(self, count: int) -> None:
-        self.masks = self.masks.take(spread(len(self.masks), count))
+        self.masks = self.masks.take(evenly(len(self.masks), count))
         self.data, self.count = ValMasks(self.masks, self.short_side), len(self.masks)
 
     def seen(self, model: Model, count: int, *, training: bool = False) -> list[Tensor]:
         data = ValMasks(self.training, self.short_side) if training else self.data
-        return [data[index]["image"].float() / 255 for index in spread(len(data), count)]
+        return [data[index]["image"].float() / 255 for index in evenly(len(data), count)]
 
     def draw(self, models: Mapping[str, Model], count: int, folder: Path, score: float) -> None:
         write_pictures(sheets(self.masks, self.data, models, count), self.classes, folder)
