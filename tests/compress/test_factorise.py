@@ -1,4 +1,5 @@
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from limbeck.compress.cost import flops_of
 from limbeck.compress.factorise import factorise
 from limbeck.compress.forms import rebuild
 from limbeck.compress.mpo import MPO
+from limbeck.compress.norms import renew_norms
 from tests.compress.nets import correlated, images, residual_net
 
 LAYERS = {
@@ -144,6 +146,14 @@ def test_norms_are_estimated_anew_and_stay_where_nothing_changed():
     assert not torch.allclose(after.running_var, before.running_var, rtol=0.02)
     seen = made.model[1][1].body[0](made.model[1][0](made.model[0](x)))
     assert (after.running_var / seen.var((0, 2, 3)) - 1).abs().mean() < 0.1
+
+
+def test_a_pass_ends_where_the_last_norm_that_is_renewed_has_run():
+    model = residual_net()
+    smaller, passes, data = deepcopy(model), [], [images(16)] * 3
+    smaller[4].register_forward_hook(lambda *_: passes.append("to the end"))
+    renew_norms(model, smaller, data, but_within=["1"])
+    assert passes == ["to the end"]
 
 
 def test_what_was_compressed_is_rebuilt_from_json_and_tensors():

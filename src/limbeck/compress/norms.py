@@ -8,8 +8,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from limbeck.compress.passes import Batches, norms_of, on_device_of
-from limbeck.core.modules import call, evaluating
+from limbeck.compress.passes import Batches, norms_of
+from limbeck.compress.runs import Runs
+from limbeck.core.modules import evaluating
 
 TINY = 1e-12  # variances below count as nothing
 
@@ -35,7 +36,7 @@ def renew_norms(
     }
     if not norms:
         return
-    before, after = statistics(original, batches), statistics(compressed, batches)
+    before, after = statistics(original, batches, norms), statistics(compressed, batches, norms)
     for path, norm in norms.items():
         if path not in before or path not in after:  # did not run
             continue
@@ -51,9 +52,16 @@ def renew_norms(
 
 
 @torch.no_grad()
-def statistics(model: nn.Module, batches: Batches) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and variance that each batch norm sees, where all of them normalise by what each batch has."""
+def statistics(model: nn.Module, batches: Batches, wanted: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and variance that batch norms see, where all of them normalise by what each batch has.
+
+    Args:
+        model: Of which a copy runs, in each batch but the first no further than to the last norm that is wanted.
+        batches: The data.
+        wanted: Paths of the norms.
+    """
     model = deepcopy(model)
+    runs = Runs(model)
     with evaluating(model):
         norms = norms_of(model)
         for norm in norms.values():
@@ -61,9 +69,9 @@ def statistics(model: nn.Module, batches: Batches) -> dict[str, tuple[Tensor, Te
             norm.momentum = None  # the mean over batches
             norm.train()
         for batch in batches:
-            call(model, on_device_of(model, batch))
+            runs.run(list(wanted), batch)
     return {
         path: (norm.running_mean, norm.running_var)
         for path, norm in norms.items()
-        if norm.num_batches_tracked and norm.running_mean is not None and norm.running_var is not None
+        if path in wanted and norm.num_batches_tracked and norm.running_mean is not None and norm.running_var is not None
     }

@@ -28,8 +28,8 @@ class Runs:
         paths: Sequence[str],
         batch: Example,
         *,
-        before: Callable[[str, Call], None] = lambda path, inputs: None,
-        after: Callable[[str, Any], Any],
+        before: Callable[[str, Call], None] | None = None,
+        after: Callable[[str, Any], Any] = lambda path, output: None,
         with_gradient: bool = False,
     ) -> None:
         """Pass a batch through the network.
@@ -45,8 +45,9 @@ class Runs:
         counts = dict.fromkeys(paths, 0)
 
         def enter(path: str, args: Any, kwargs: Any) -> Call:
-            inputs = copied((args, kwargs))
-            before(path, inputs)
+            inputs = copied((args, kwargs)) if before or with_gradient else (args, kwargs)
+            if before:
+                before(path, inputs)
             torch.set_grad_enabled(with_gradient)
             return inputs if with_gradient else (args, kwargs)
 
