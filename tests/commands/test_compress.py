@@ -153,5 +153,10 @@ def test_several_ratios_are_a_run_each_and_a_curve(trained, tmp_path, capsys):
     assert 0.3 * parameters[0] < parameters[2] <= 0.4 * parameters[0]
     assert rows[1]["top1"] == pytest.approx(RunFolder(out / "ratio-0.3").card()["metrics"]["top1"])
     assert (out / "curve.svg").read_text().startswith("<svg")
-    assert capsys.readouterr().out.count("original") > 2
+    assert all(row["peak memory of one image, MB"] > 4e-6 * row["parameters"] for row in rows)
+    shown = capsys.readouterr().out
+    assert shown.count("original") > 2
+    assert shown.count("moments of what") == 1
+    main([*command, "--ratio", "0.6", "--out", str(tmp_path / "alone")])
+    assert equal(weights(tmp_path / "alone"), weights(out / "ratio-0.6"))
     assert "name the folder that takes them" in mistake([*command, "--ratio", "0.3", "0.6"], capsys)

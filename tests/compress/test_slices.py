@@ -1,6 +1,8 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -164,7 +166,10 @@ model = residual_net()
 data = [images(16, seed=seed) for seed in range(4)]
 made = factorise(model, ratio=0.6, example=data[0], data=data)
 errors = distill_slices(model, made, data, epochs=3, patience=1)
-torch.save((made.model.state_dict(), errors), sys.argv[1] + os.environ["RANK"])
+cached = factorise(model, ratio=0.6, example=data[0], data=data)
+cached_errors = distill_slices(model, cached, data, epochs=3, patience=1, cache=sys.argv[1] + "cache")
+found = [(made.model.state_dict(), errors), (cached.model.state_dict(), cached_errors)]
+torch.save(found, sys.argv[1] + os.environ["RANK"])
 """
 
 
@@ -181,9 +186,37 @@ def test_two_processes_give_what_one_gives(tmp_path):
     made = compressed(model)
     errors = limbeck.distill_slices(model, made, DATA, epochs=3, patience=1)
     for rank in "01":
-        state, theirs = torch.load(tmp_path / rank)
-        assert all(torch.equal(tensor, state[name]) for name, tensor in made.model.state_dict().items())
-        assert theirs == errors
+        for state, theirs in torch.load(tmp_path / rank):
+            assert all(torch.equal(tensor, state[name]) for name, tensor in made.model.state_dict().items())
+            assert theirs == errors
+
+
+def test_slices_learn_from_a_cache_what_they_learn_without_it(tmp_path):
+    model, said, passes = residual_net(), [], []
+    runs, caches = compressed(model), compressed(model)
+    expected = limbeck.distill_slices(model, runs, DATA, epochs=3)
+    model[4].register_forward_hook(lambda *_: passes.append("original"))
+    options = {"epochs": 3, "slices": ["1.0", "4"], "cache": tmp_path / "cache", "say": said.append}
+    errors = limbeck.distill_slices(model, caches, DATA, **options)
+    assert errors == {path: expected[path] for path in ("1.0", "4")}
+    for path in errors:
+        pairs = zip(*(each.model.get_submodule(path).parameters() for each in (runs, caches)), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+    assert len(passes) == len(DATA) + 2  # and not once an epoch: one to know the size, one in which norms are renewed
+    assert "cache takes 0.00" in said[0]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_needs_room_and_inputs_that_stay(tmp_path, monkeypatch):
+    model = residual_net()
+    made = compressed(model)
+    with pytest.raises(ValueError, match="is not empty"):
+        limbeck.distill_slices(model, made, DATA, cache=Path(__file__).parent)
+    with pytest.raises(ValueError, match="on one process, uncached"):
+        limbeck.distill_slices(model, made, DATA, inputs="compressed", cache=tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(ValueError, match=r"activations take .* GB, but .* has 1e-06 GB left"):
+        limbeck.distill_slices(model, made, DATA, cache=tmp_path / "full")
 
 
 def test_a_language_model_is_compressed_in_three_lines():

@@ -12,6 +12,7 @@ from limbeck.commands.compression import Compression, Options
 from limbeck.commands.words import absolute, option, values_of, without
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import TASKS, task_kind
+from limbeck.training.compression import Shared
 
 HELP = """\
 limbeck compress TASK MODEL --data DIR --ratio 0.5 --out RUN makes a trained model smaller: its layers become factors
@@ -23,7 +24,7 @@ With --ratio 0.3 0.5 0.7, several runs are made in folders below --out, and put 
 The options: limbeck compress classification MODEL --help"""
 
 
-def compress(words: list[str]) -> None:
+def compress(words: list[str], shared: Shared | None = None) -> None:
     """A trained model made smaller."""
     if not words or words[0] in ("-h", "--help"):
         print(HELP.format(tasks=", ".join(TASKS)))
@@ -44,7 +45,7 @@ def compress(words: list[str]) -> None:
     kind = task_kind(name)
     of_data = get_type_hints(kind.train)["data"]
     parsed = parse_options(Options, of_data, f"limbeck compress {name} MODEL", rest)
-    Compression(kind, absolute(model), rest, parsed).run()
+    Compression(kind, absolute(model), rest, parsed, shared or Shared()).run()
 
 
 def _as_stored(run: RunFolder, words: list[str]) -> list[str]:

@@ -12,15 +12,15 @@ from limbeck.commands.compress_tables import print_costs
 from limbeck.commands.words import values_of, without
 from limbeck.models.run_folder import RunFolder
 from limbeck.training.checkpoint import write_atomically
-from limbeck.training.compression import Places
+from limbeck.training.compression import Places, Shared
 
 
-def curve(words: list[str], run: Callable[[list[str]], None]) -> None:
+def curve(words: list[str], run: Callable[[list[str], Shared], None]) -> None:
     """Do a run for each ratio in a folder of its own below ``--out``, and put them side by side.
 
     Args:
         words: The command line, with several ratios.
-        run: The command with one ratio.
+        run: The command with one ratio, and with what the ratios share.
 
     Raises:
         ValueError: There is no ``--out``.
@@ -29,9 +29,10 @@ def curve(words: list[str], run: Callable[[list[str]], None]) -> None:
         raise ValueError("several ratios are several runs: name the folder that takes them with --out")
     out = Path(folders[0])
     rows: list[dict[str, Any]] = []
+    shared = Shared()
     for ratio in dict.fromkeys(values_of(words, "ratio")):
         folder = RunFolder(out / f"ratio-{ratio}")
-        run([*without(words, {"ratio", "out"}), "--ratio", ratio, "--out", str(folder)])
+        run([*without(words, {"ratio", "out"}), "--ratio", ratio, "--out", str(folder)], shared)
         places = Places(folder)
         if not places.costs.is_file():  # a dry run
             continue

@@ -12,6 +12,7 @@ from torch import nn
 from limbeck.compress.factorise import Row
 from limbeck.core.modules import device_of
 from limbeck.models.cost import cost
+from limbeck.models.memory import peak_memory
 from limbeck.training.display import wide_console
 from limbeck.training.recipe import Recipe
 
@@ -38,7 +39,7 @@ def print_layers(rows: list[Row], whole: Mapping[str, str]) -> None:
 
 
 def costs_of(recipe: Recipe, models: Mapping[str, nn.Module], metrics: list[dict[str, float]]) -> list[dict[str, Any]]:
-    """Metric, parameters, multiplications and time of each model, such as before and after."""
+    """Metric, parameters, multiplications, time and memory of each model, such as before and after."""
     sample = recipe.train_data[0, 0]
 
     def example(count: int) -> Any:
@@ -56,6 +57,7 @@ def costs_of(recipe: Recipe, models: Mapping[str, nn.Module], metrics: list[dict
                 "MACs, M": measured.macs / 1e6,
                 "one image, ms": measured.latency,
                 "images a second": measured.throughput,
+                "peak memory of one image, MB": peak_memory(model, example(1)) / 1e6,
             }
         )
     return rows

@@ -24,6 +24,7 @@ from limbeck.training.checkpoint import write_atomically
 from limbeck.training.compression import (
     CompressOptions,
     Places,
+    Shared,
     close,
     finish,
     learn_in_slices,
@@ -79,9 +80,11 @@ class Compression:
         model: By its name.
         words: Options as they were typed.
         parsed: And as they were understood.
+        shared: With runs of other ratios.
     """
 
-    def __init__(self, kind: TaskKind, model: str, words: list[str], parsed: Arguments[Options[Any]]):
+    def __init__(self, kind: TaskKind, model: str, words: list[str], parsed: Arguments[Options[Any]], shared: Shared):
+        self.shared = shared
         self.kind, self.model, self.given = kind, model, parsed.recipe
         self.options = parsed.recipe.compress
         self.run_options = parsed.options
@@ -179,7 +182,7 @@ class Compression:
         if places.start.is_file() and not overwrites:
             compressed, card = load(recipe.student, places.start), read_card(places.start)
         else:
-            compressed, card = close(recipe, self.options, loaders, display.say)
+            compressed, card = close(recipe, self.options, loaders, self.shared, display.say)
         print_layers(rows_of(card), card["whole"])
         if not self.run_options.dry_run:
             if overwrites:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Callable, Sequence, Sized
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence, Sized
+from pathlib import Path
 
-from torch import distributed, nn
+from torch import nn
 
+from limbeck.compress.cache import Cache, train_cached
 from limbeck.compress.cost import flops_by_module
 from limbeck.compress.factorise import Compressed
 from limbeck.compress.norms import renew_norms
 from limbeck.compress.passes import Batches
+from limbeck.compress.processes import Processes
 from limbeck.compress.slices import check_slices, share_out, slices_of
-from limbeck.compress.training import Inputs, SliceTraining
+from limbeck.compress.training import Inputs, SliceTrainer, SliceTraining
 from limbeck.core.modules import Example
 
 NORM_BATCHES = 16  # from which the statistics of batch norms outside of all slices are estimated anew
@@ -30,6 +31,7 @@ def distill_slices(
     epochs: int = 1,
     rate: float = 1e-3,
     patience: int | None = 3,
+    cache: Path | str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
     """Train each slice of a compressed network by itself to give what the original's slice gives, without labels.
@@ -47,7 +49,10 @@ def distill_slices(
         epochs: At most.
         rate: Highest learning rate, of Adam; it falls to 0 as a cosine.
         patience: Epochs in a row without improvement after which a slice stops; ``None``: never.
-        say: Told of each epoch.
+        cache: An empty folder, seen by all processes, for what the slices take and give: the original then runs once
+            over each batch, not in each epoch and not on each process, and a process takes the next slice when it is
+            done with one. All batches of the first pass must fit on the disk; it is removed at the end.
+        say: Told of each epoch, or with a cache of each slice.
 
     Returns:
         The relative squared error of each slice in its last epoch.
@@ -55,8 +60,25 @@ def distill_slices(
     layers = [row.path for row in compressed.rows]
     paths = slices_of(original, layers, slices) if isinstance(slices, str) else list(slices)
     check_slices(original, paths, layers)
-    mine = [paths[index] for index in share(original, paths, inputs, next(iter(data)))]
+    processes = Processes.started()
+    if inputs == "compressed" and (cache is not None or processes.count > 1):
+        raise ValueError("slices fed by the compressed network follow each other: train them on one process, uncached")
+    mine = paths
+    if cache is None and processes.count > 1:
+        mine = _share(original, paths, next(iter(data)), processes)
     training = SliceTraining(original, compressed.model, mine, inputs=inputs, rate=rate, patience=patience)
+    if cache is None:
+        _train(training, data, epochs, say)
+        trained = training.trainers
+    else:
+        trained = train_cached(training, Cache(Path(cache), paths), data, epochs, processes, say)
+    errors = _exchange(compressed.model, trained, processes)
+    renew_norms(original, compressed.model, list(itertools.islice(data, NORM_BATCHES)), but_within=paths)
+    return {path: errors[path] for path in paths if path in errors}
+
+
+def _train(training: SliceTraining, data: Batches, epochs: int, say: Callable[[str], None]) -> None:
+    """Let all slices take their steps side by side, each batch's after one pass of the original."""
     steps = len(data) if isinstance(data, Sized) else None
     for epoch in range(epochs):
         for step, batch in enumerate(data):
@@ -65,37 +87,24 @@ def distill_slices(
         errors = training.errors()
         say(f"epoch {epoch + 1} of {epochs}: error {sum(errors.values()) / max(1, len(errors)):.4g} a slice")
         if training.is_done:
-            break
-    errors = exchange(compressed.model, training)
-    renew_norms(original, compressed.model, list(itertools.islice(data, NORM_BATCHES)), but_within=paths)
-    return errors
+            return
 
 
-def share(original: nn.Module, paths: Sequence[str], inputs: Inputs, example: Example) -> list[int]:
-    """The slices of this process, by their place.
-
-    Raises:
-        ValueError: There are several processes, but a slice waits for what the one before gives.
-    """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        return list(range(len(paths)))
-    if inputs == "compressed":
-        raise ValueError("slices fed by the compressed network follow each other: train them on one process")
+def _share(original: nn.Module, paths: Sequence[str], example: Example, processes: Processes) -> list[str]:
+    """The slices of this process."""
     flops = flops_by_module(original, example)
-    return share_out([float(flops.get(path, 0)) for path in paths], world)[int(os.environ["RANK"])]
+    shares = share_out([float(flops.get(path, 0)) for path in paths], processes.count)
+    return [paths[index] for index in shares[processes.rank]]
 
 
-def exchange(model: nn.Module, training: SliceTraining) -> dict[str, float]:
+def _exchange(model: nn.Module, trained: Mapping[str, SliceTrainer], processes: Processes) -> dict[str, float]:
     """Give every process the slices that the others have trained; and the errors of all slices."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return training.errors()
-    if not distributed.is_initialized():
-        distributed.init_process_group("gloo")
-    mine = {path: trainer.module.state_dict() for path, trainer in training.trainers.items()}
+    errors = {path: trainer.error for path, trainer in trained.items() if trainer.error is not None}
+    if processes.count == 1:
+        return errors
+    mine = {path: trainer.module.state_dict() for path, trainer in trained.items()}
     cpu = {path: {name: tensor.cpu() for name, tensor in state.items()} for path, state in mine.items()}
-    gathered: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(gathered, (cpu, training.errors()))
+    gathered = processes.gather((cpu, errors))
     for states, _ in gathered:
         for path, state in states.items():
             model.get_submodule(path).load_state_dict(state)

@@ -14,7 +14,7 @@ from limbeck.compress.fit import Factors, fit_each, fit_in_sequence
 from limbeck.compress.forms import Part, Ranks, parts_of, twin
 from limbeck.compress.latency import by_latency
 from limbeck.compress.layers import layers_of, weight_of
-from limbeck.compress.moments import Moments, collect, nothing_known
+from limbeck.compress.moments import Moments, Seen, collect, moments_of, nothing_known
 from limbeck.compress.norms import renew_norms
 from limbeck.compress.passes import Batches
 from limbeck.compress.ranks import Cost, Curve, allocate, curve_of, least
@@ -80,6 +80,7 @@ def factorise(
     multiple: int = 1,
     keep: tuple[str, ...] = (),
     ranks: Mapping[str, Ranks] | None = None,
+    seen: Seen | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Compressed:
     """Replace layers of a network by factors: two for a linear layer or a 1x1 convolution, up to three for any other.
@@ -98,6 +99,7 @@ def factorise(
         multiple: Of which the ranks are multiples where layers are wide enough; 16 is faster on many machines.
         keep: Paths of parts that stay as they are.
         ranks: Of every layer to factorise, in place of ``ratio`` and all that goes with it.
+        seen: What ``moments_of`` gave for this model and these data, where several ratios are tried.
         say: Told what is being done.
 
     Raises:
@@ -109,26 +111,27 @@ def factorise(
     if data is None and start != "weights":
         raise ValueError(f"start={start!r} looks at what layers take and give: pass data=")
     layers, whole, on_example = _layers_that_run(model, example, keep)
-    moments, images = on_example, 0
-    if data is not None and start != "weights":
+    if start == "weights":
+        seen = Seen({path: nothing_known(layers[path]) for path in layers}, 0)
+    elif seen is None:
+        assert data is not None
         say("moments of what the layers take and give")
-        moments, images = collect(model, layers, data)
-    known = moments if start != "weights" else {path: nothing_known(layers[path]) for path in layers}
+        seen = moments_of(model, data, keep)
     positions = {path: (2.0 * on_example[path].positions_in, 2.0 * on_example[path].positions_out) for path in layers}
     if ranks is None:
         say("ranks")
-        ranks = _ranks(model, example, layers, whole, known, positions, ratio, allocation, cost, multiple)
+        ranks = _ranks(model, example, layers, whole, seen.moments, positions, ratio, allocation, cost, multiple)
     chosen = {path: ranks[path] for path in layers if ranks.get(path, (None, None)) != (None, None)}
     whole |= {path: "its factors would lose more than they save" for path in layers if path not in chosen}
     if start != "weights":
-        _check_enough({path: layers[path] for path in chosen}, moments, images)
+        _check_enough({path: layers[path] for path in chosen}, seen)
     compressed = deepcopy(model)
     if start == "sequence":
         assert data is not None
         calls = {path: on_example[path].calls for path in chosen}
-        factors = fit_in_sequence(model, compressed, chosen, moments, calls, data, say)
+        factors = fit_in_sequence(model, compressed, chosen, seen.moments, calls, data, say)
     else:
-        factors = fit_each(model, chosen, known, data if start == "data" else None)
+        factors = fit_each(model, chosen, seen.moments, data if start == "data" else None)
         for path, found in factors.items():
             compressed.set_submodule(path, twin(layers[path], chosen[path], found.factors))
         if data is not None:
@@ -198,15 +201,15 @@ def _out_of_reach(
     return f"ratio {ratio} is out of reach: {most}{layers}" + (f"; what stays whole: {binding}" if binding else "")
 
 
-def _check_enough(layers: Mapping[str, nn.Module], moments: Mapping[str, Moments], batches: int) -> None:
+def _check_enough(layers: Mapping[str, nn.Module], seen: Seen) -> None:
     """Refuse data that say nothing of some directions of a layer's inputs."""
     for path, layer in layers.items():
-        inputs, rows = weight_of(layer).shape[2], moments[path].positions_in
+        inputs, rows = weight_of(layer).shape[2], seen.moments[path].positions_in
         if rows < inputs:
             times = -(-inputs // max(rows, 1))
             raise ValueError(
-                f"{path} takes {inputs} inputs, and {batches} batches of data bring it {rows} rows, too few to tell "
-                f"which matter: pass {times} times as much data (--sample), start='weights' (--start weights), or "
+                f"{path} takes {inputs} inputs, and {seen.batches} batches of data bring it {rows} rows, too few to "
+                f"tell which matter: pass {times} times as much data (--sample), start='weights' (--start weights), or "
                 f"keep=({path!r},) (--keep {path})"
             )
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.compress.layers import bias_of, weight_of
+from limbeck.compress.layers import bias_of, layers_of, weight_of
 from limbeck.compress.passes import Batches, watch
 
 
@@ -43,6 +43,30 @@ class Moments:
             self.positions_out += columns.shape[2]
         else:
             self.positions_out += y.numel() // weight_of(layer).shape[:2].numel()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What closed forms need to know of the data, whatever the ratio is.
+
+    Args:
+        moments: Of the layers that can be factorised, in the order in which they run.
+        batches: How many there were.
+    """
+
+    moments: dict[str, Moments]
+    batches: int
+
+
+def moments_of(model: nn.Module, data: Batches, keep: tuple[str, ...] = ()) -> Seen:
+    """The moments of a network's layers, for ``factorise`` at several ratios.
+
+    Args:
+        model: As ``factorise`` is to get it.
+        data: Batches of inputs, gone over once.
+        keep: Paths of parts that are to stay as they are.
+    """
+    return Seen(*collect(model, layers_of(model, keep)[0], data))
 
 
 def nothing_known(layer: nn.Module) -> Moments:

@@ -73,5 +73,8 @@ def statistics(model: nn.Module, batches: Batches, wanted: Collection[str]) -> d
     return {
         path: (norm.running_mean, norm.running_var)
         for path, norm in norms.items()
-        if path in wanted and norm.num_batches_tracked and norm.running_mean is not None and norm.running_var is not None
+        if path in wanted
+        and norm.num_batches_tracked
+        and norm.running_mean is not None
+        and norm.running_var is not None
     }

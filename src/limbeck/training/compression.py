@@ -16,6 +16,7 @@ from torch import nn
 
 from limbeck.compress.factorise import Compressed, Row, Start, factorise
 from limbeck.compress.forms import rebuild
+from limbeck.compress.moments import Seen, moments_of
 from limbeck.compress.norms import renew_norms
 from limbeck.compress.ranks import Cost
 from limbeck.compress.slices import slices_of
@@ -105,21 +106,34 @@ class Places:
             path.unlink(missing_ok=True)
 
 
+@dataclass
+class Shared:
+    """What runs that differ in their ratio alone need, found by the first of them."""
+
+    moments: Seen | None = None
+    """Of the original's layers on the sample."""
+
+
 def close(
-    recipe: Recipe, options: CompressOptions, loaders: Loaders, say: Callable[[str], None]
+    recipe: Recipe, options: CompressOptions, loaders: Loaders, shared: Shared, say: Callable[[str], None]
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model with its factors in closed form, and a card that says what became of it."""
     example = send_to_device(recipe.collate([recipe.train_data[0, 0]]), loaders.accelerator.device)
+    data = sample(recipe, loaders, options.sample)
+    if shared.moments is None and options.start != "weights":
+        say("moments of what the layers take and give")
+        shared.moments = moments_of(recipe.student, data, options.keep)
     made = factorise(
         recipe.student,
         ratio=options.ratio,
         example=recipe.task.inputs(example),
-        data=sample(recipe, loaders, options.sample),
+        data=data,
         start=options.start,
         allocation=options.allocation,
         cost=options.cost,
         multiple=options.multiple,
         keep=options.keep,
+        seen=shared.moments,
         say=say,
     )
     return made.model, {**recipe.card, **_described(made, recipe.card.get("compressed", {}))}
