@@ -6,8 +6,11 @@ from PIL import Image
 from torch import nn
 
 from limbeck.cli import main
+from limbeck.commands.evaluate import _without_classes
+from limbeck.commands.words import absolute, relative
 from limbeck.models.cost import cost
 from limbeck.tasks import task_kind
+from limbeck.training.by_class import ByClass
 from limbeck.training.record import save_student
 from tests.runs import cells, mistake
 
@@ -95,3 +98,18 @@ def test_multiplications_are_those_of_one_image():
     assert found.parameters == 3 * 9 * 8 + 8 + 8 * 16 * 5 + 5
     assert found.batch == 3
     assert model.training
+
+
+def test_what_has_a_table_of_its_own_is_not_in_the_first_one():
+    rows = {"run": {"miou": 0.5, "iou road": 0.6, "iou car": 0.4, "loss": 0.1}}
+    classes = {"run": ByClass("iou", [0.6, 0.4])}
+    assert _without_classes(rows, classes, ["road", "car"]) == {"run": {"miou": 0.5, "loss": 0.1}}
+
+
+def test_a_teacher_is_called_as_it_is_typed_in_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "net.py").touch()
+    for typed in ("runs", "net.py:big", "timm:resnet18"):
+        assert relative(absolute(typed)) == typed
+    assert absolute("runs") != "runs"

@@ -78,7 +78,10 @@ def test_an_image_is_predicted_alike_as_file_picture_and_tensor(run, photos):
 def test_an_image_that_cannot_be_read_is_an_error_or_counted(run, photos, tmp_path, capsys):
     (photos / "c.jpg").write_bytes(b"no image")
     command = ["predict", str(run), str(photos), "--out", str(tmp_path / "out")]
-    assert "c.jpg" in mistake(command, capsys)
+    said = mistake(command, capsys)
+    assert "c.jpg" in said
+    assert "what was predicted before, 1 of 3 images, is in " in said
+    assert list(json.loads((tmp_path / "out" / "predictions.json").read_text())) == ["a"]
     main([*command, "--no-pictures", "--on-bad-data", "skip"])
     assert capsys.readouterr().out.startswith("2 images, 1 left out that cannot be read: ")
 

@@ -4,6 +4,7 @@ import os
 import pytest
 import torch
 
+from limbeck.cli import main
 from limbeck.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -49,3 +50,23 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_keeps_what_was_there(tm
     with pytest.raises(OSError, match=r"cannot write .*step-00000002\.ckpt \(No space left on device\)"):
         save_checkpoint(tmp_path, 2, state(2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.ckpt"]
+
+
+def test_a_run_needs_to_open_no_folder_as_on_windows(tmp_path, monkeypatch):
+    refused = []
+
+    def as_windows(path, *arguments, **options):
+        if os.path.isdir(path):
+            refused.append(path)
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", as_windows)
+    short = ("--images", "64", "--batch-size", "32", "--size", "8", "--augment", "none", "--epochs", "1")
+    start = ["train", "classification", "--data", "digits", "--model", "tests/nets.py:small", *short]
+    main([*start, "--workers", "0", "--out", str(tmp_path / "run")])
+    main([*start, "--workers", "0", "--out", str(tmp_path / "run"), "--resume"])
+    assert refused, "the folder of the checkpoints was to be synced"
+    assert load_checkpoint(tmp_path / "run" / "checkpoints")
+    assert (tmp_path / "run" / "student.safetensors").is_file()

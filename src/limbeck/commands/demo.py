@@ -9,7 +9,7 @@ from torch import nn
 
 from limbeck.commands.report import missing, write_report
 from limbeck.tasks.classification import recipe as classification
-from limbeck.tasks.classification.recipe import Data
+from limbeck.tasks.classification.options import Data
 from limbeck.training.compare import compare, table
 from limbeck.training.loop import train
 from limbeck.training.options import RunOptions

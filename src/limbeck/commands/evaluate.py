@@ -12,6 +12,7 @@ import tyro
 from rich.table import Table
 
 from limbeck.commands.record import arguments_of, data_of
+from limbeck.commands.words import relative
 from limbeck.data.parts import HeldOut
 from limbeck.models.cost import cost
 from limbeck.models.model import Model
@@ -87,7 +88,8 @@ def _evaluate(
         named = {title: found and found.named(validation.classes) for title, found in classes.items()}
         print(dumps({"data": place, "images": validation.count, "models": rows, "by_class": named}))
     else:
-        _print(f"validation images of {place}: {validation.count}", rows)
+        shown = _without_classes(rows, classes, validation.classes) if by_class else rows
+        _print(f"validation images of {place}: {validation.count}", shown)
         if by_class:
             _print_classes(validation.classes, classes)
     if pictures:
@@ -116,7 +118,7 @@ def _models(kind: TaskKind, run: RunFolder, students: dict[str, Path], classes: 
     given = arguments_of(run)
     models: dict[str, Model] = {}
     if teacher := given.get("teacher"):
-        title = f"teacher {teacher}"
+        title = f"teacher {relative(teacher)}"
         model = build_teacher(kind.build, teacher, classes, given.get("teacher_size"), task=kind.name)
         if source := given.get("teacher_weights"):
             kind.load_weights(model, source, name=teacher)
@@ -138,6 +140,18 @@ def _print(title: str, rows: dict[str, dict[str, float]]) -> None:
     for label, values in cells.items():
         table.add_row(label, *(f"{values[name]:.4f}" if name in values else "" for name in first))
     wide_console().print(table)
+
+
+def _without_classes(
+    rows: dict[str, dict[str, float]], classes: dict[str, ByClass | None], names: list[str]
+) -> dict[str, dict[str, float]]:
+    """Rows without the metrics of single classes, which have a table of their own."""
+    measures = {by_class.measure for by_class in classes.values() if by_class is not None}
+    of_classes = {f"{measure} {name}" for measure in measures for name in names}
+    return {
+        title: {name: value for name, value in metrics.items() if name not in of_classes}
+        for title, metrics in rows.items()
+    }
 
 
 def _print_classes(names: list[str], models: dict[str, ByClass | None]) -> None:

@@ -17,6 +17,7 @@ from limbeck.data.problems import OnBadData
 from limbeck.data.progress import track
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import task_kind
+from limbeck.tasks.lettering import tell_missing
 from limbeck.tasks.pictures import legend
 from limbeck.tasks.predictor import Predictor
 
@@ -58,35 +59,50 @@ def _predict(
         images: Files, and folders whose images are taken with all that lies below, such as the frames of a video.
         out: Folder for what is written.
         pictures: Draw the images.
-        on_bad_data: What becomes of an image that cannot be read: an error, or left out and counted (skip).
+        on_bad_data: What becomes of an image that cannot be read: an error, or left out and counted (skip). After an
+            error, predictions.json has the images before it.
     """
     predictor = load(run)
     files = images_in(images)
+    if pictures:
+        tell_missing(predictor.classes)
     answers: dict[str, Any] = {}
     skipped = 0
-    for name, file in track(files.items(), "predicting", len(files)):
-        try:
-            image = read_image(file)
-        except ValueError:
-            if on_bad_data == "error":
-                raise
-            skipped += 1
-            continue
-        prediction = predictor.predict(image)
-        answers[name] = {"image": str(file), **predictor.describe(prediction)}
-        predictor.write(name, prediction, out)
-        if pictures:
-            path = out / "pictures" / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            to_pil_image(predictor.draw(image, prediction)).save(path)
-    if not answers:
-        raise ValueError(f"none of the {len(files)} images could be read")
+    try:
+        for name, file in track(files.items(), "predicting", len(files)):
+            try:
+                image = read_image(file)
+            except ValueError:
+                if on_bad_data == "error":
+                    raise
+                skipped += 1
+                continue
+            prediction = predictor.predict(image)
+            predictor.write(name, prediction, out)
+            if pictures:
+                path = out / "pictures" / f"{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                to_pil_image(predictor.draw(image, prediction)).save(path)
+            answers[name] = {"image": str(file), **predictor.describe(prediction)}
+        if not answers:
+            raise ValueError(f"none of the {len(files)} images could be read")
+    except BaseException as error:  # Ctrl-C, too
+        if answers:
+            file = _write(answers, predictor, out, pictures=pictures)
+            error.add_note(f"what was predicted before, {len(answers)} of {len(files)} images, is in {file}")
+        raise
+    left_out = f", {skipped} left out that cannot be read" if skipped else ""
+    print(f"{len(answers)} images{left_out}: {_write(answers, predictor, out, pictures=pictures)}")
+
+
+def _write(answers: dict[str, Any], predictor: Predictor, out: Path, *, pictures: bool) -> Path:
+    """Write what was predicted, and what tells the colours of the pictures."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "predictions.json").write_text(json.dumps(answers, indent=1))
+    file = out / "predictions.json"
+    file.write_text(json.dumps(answers, indent=1))
     if pictures and predictor.tells_by_colour:
         legend(predictor.classes).save(out / "pictures" / "classes.png")
-    left_out = f", {skipped} left out that cannot be read" if skipped else ""
-    print(f"{len(answers)} images{left_out}: {out / 'predictions.json'}")
+    return file
 
 
 def images_in(paths: Sequence[Path]) -> dict[str, Path]:

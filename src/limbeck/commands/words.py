@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
@@ -125,3 +126,8 @@ def absolute(value: str) -> str:
     if source in ("hf", "cifar10", "cifar100") and Path(rest).exists():
         return f"{source}{colon}{Path(rest).absolute()}"
     return value
+
+
+def relative(value: str) -> str:
+    """What ``absolute`` made of a name, as it is typed in this folder."""
+    return value.replace(f"{Path.cwd()}{os.sep}", "")

@@ -51,10 +51,16 @@ def check_teacher_classes(teacher: Model, classes: list[str], matches: Sequence[
         if teacher.classes
         else f"has no scores for the classes{why}"
     )
-    if reading := [match for match in matches if any(not layer.path for layer in match.teacher)]:
+    if reading := [match for match in matches if _reads_scores(match, teacher)]:
         raise ValueError(
             f"{reading[0]} compares class scores, but the data has the classes {', '.join(classes[:5])}, and the "
             f"teacher {own}; take a method that compares features, such as ChannelTransform, or a teacher of these "
             "classes"
         )
     return [f"the teacher {own}, so it is not measured; its features are followed"]
+
+
+def _reads_scores(match: Match, teacher: Model) -> bool:
+    """Whether a match compares the teacher's class scores, of its output or of a detector's queries, with others."""
+    of_queries = teacher.queries.layers if teacher.queries else ()
+    return any(not layer.path or layer in of_queries for layer in match.teacher)

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize, to_pil_image
 
-from limbeck.tasks.lettering import drawing_on
+from limbeck.tasks.lettering import drawing_on, tell_missing
 
 Panels = Mapping[str, Tensor]  # (3, H, W) uint8 by title
 TITLE = 16  # pixels above each panel
@@ -47,7 +47,7 @@ def write_batch(panels: Iterable[tuple[str, Tensor]], classes: list[str], file: 
     colour_key = legend(classes)
     size = (across * CELL + colour_key.width, max(down * (CELL + TITLE), colour_key.height))
     sheet = Image.new("RGB", size, "white")
-    draw = drawing_on(sheet)
+    draw = drawing_on(sheet, "".join(title for title, _ in shown))
     for index, (title, panel) in enumerate(shown):
         left, top = index % across * CELL, index // across * (CELL + TITLE)
         picture = ImageOps.contain(to_pil_image(panel), (CELL - 4, CELL - 4))
@@ -71,7 +71,7 @@ def side_by_side(panels: Panels) -> Image.Image:
     """Panels (3, H, W) in a row, each below its title."""
     height, width = next(iter(panels.values())).shape[1:]
     sheet = Image.new("RGB", (width * len(panels), height + TITLE), "white")
-    draw = drawing_on(sheet)
+    draw = drawing_on(sheet, "".join(panels))
     for index, (title, panel) in enumerate(panels.items()):
         shown = panel if panel.shape[1:] == (height, width) else resize(panel, [height, width])
         sheet.paste(to_pil_image(shown), (index * width, TITLE))
@@ -81,9 +81,10 @@ def side_by_side(panels: Panels) -> Image.Image:
 
 
 def legend(classes: list[str]) -> Image.Image:
-    """The colours of classes, each beside its name."""
+    """The colours of classes, each beside its name; where a font lacks letters of these, one reads so."""
+    tell_missing(classes)
     sheet = Image.new("RGB", (240, TITLE * len(classes)), "white")
-    draw = drawing_on(sheet)
+    draw = drawing_on(sheet, "".join(classes))
     for index, (name, colour) in enumerate(zip(classes, colours(len(classes)), strict=True)):
         draw.rectangle((2, index * TITLE + 2, 22, (index + 1) * TITLE - 2), fill=colour)
         draw.text((28, index * TITLE + 2), name, fill="black")

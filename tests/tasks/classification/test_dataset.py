@@ -211,6 +211,22 @@ def test_a_list_names_images_and_labels(tmp_path):
     assert train.origin == f"in the list {tmp_path / 'train.csv'}"
 
 
+def test_a_list_may_have_a_column_for_each_class(tmp_path):
+    for name in ("a", "b", "c"):
+        paint(tmp_path / f"{name}.png")
+    (tmp_path / "train.csv").write_text("image,nevus,melanoma\na,0.0,1.0\nb,1.0,0.0\nc,1,0\n")
+    images = read_list(tmp_path / "train.csv")
+    assert images.classes == ["melanoma", "nevus"]
+    assert images.labels == [0, 1, 1]
+
+
+@pytest.mark.parametrize("line", ["a,1,1,0", "a,0,0,0", "a,1,0"])
+def test_a_list_with_columns_of_classes_wants_one_class_a_line(tmp_path, line):
+    (tmp_path / "train.csv").write_text(f"image,dog,cat,emu\n{line}\n")
+    with pytest.raises(ValueError, match=r"train\.csv, line 2: .*of the 3 columns of classes, one is 1"):
+        read_list(tmp_path / "train.csv")
+
+
 def test_labels_that_are_numbers_are_in_their_order(tmp_path):
     paint(tmp_path / "a.png")
     paint(tmp_path / "b.png")

@@ -9,6 +9,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from limbeck.core.capture import Capture, Layer
 from limbeck.data.inputs import Inputs
 from limbeck.models.backbone import load_backbone
+from limbeck.models.teachers import build_teacher
 from limbeck.tasks.detection.inherit import inherit
 from limbeck.tasks.detection.models import (
     HEADS,
@@ -196,6 +197,8 @@ def test_a_run_of_other_classes_or_of_another_task_is_refused(run, tmp_path):
     folder, _ = run
     with pytest.raises(ValueError, match=r"knows the classes \['circle', 'square'\].*the data has \['square'"):
         build_detector(str(folder), ["square", "circle"])
+    teacher = build_teacher(build_detector, str(folder), ["square", "circle"], task="detection")
+    assert teacher.classes == CLASSES, "its features can be followed"
     with pytest.raises(ValueError, match=r"gives boxes without masks"):
         build_detector(str(folder), CLASSES, masks=True)
     save_student(nn.Linear(2, 2), tmp_path / "student.safetensors", {"task": "semantic", "classes": CLASSES})

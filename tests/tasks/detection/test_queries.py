@@ -9,6 +9,7 @@ from limbeck.cli import main
 from limbeck.core.capture import Capture
 from limbeck.criteria import DETRDistill
 from limbeck.methods.pairing import make_matches
+from limbeck.models.teachers import check_teacher_classes
 from limbeck.tasks.detection.models import build_detector
 from limbeck.tasks.detection.queries import find_queries
 from tests.runs import assert_resumes_bitwise, log_of
@@ -130,3 +131,13 @@ def test_the_command_distils_queries_and_goes_on_bitwise_after_a_stop(tmp_path, 
     assert max(losses) > 0
     main(["cite", str(tmp_path / "broken")])
     assert "2211.10156" in capsys.readouterr().out
+
+
+def test_the_queries_of_a_teacher_of_other_classes_are_refused_but_its_features_are_followed(tmp_path):
+    student, teacher = model_of("detr", tmp_path / "a"), model_of("detr", tmp_path / "b")
+    teacher.classes = [f"no {name}" for name in CLASSES]
+    with pytest.raises(ValueError, match=r"DETRDistill compares class scores, but .* the teacher knows other classes"):
+        check_teacher_classes(teacher, CLASSES, make_matches("DETRDistill", student, teacher))
+    (note,) = check_teacher_classes(teacher, CLASSES, make_matches("ChannelTransform", student, teacher))
+    assert note.startswith("the teacher knows other classes (no ")
+    assert note.endswith("so it is not measured; its features are followed")

@@ -15,6 +15,8 @@ from limbeck.tasks.classification.folders import sound
 
 ENDINGS = {".csv": ",", ".tsv": "\t"}
 OTHERS = (";", "\t", ",")  # by which lists are separated, too
+Rows = list[tuple[int, list[str]]]  # each with the number of its line
+HOT, COLD = {"1", "1.0"}, {"0", "0.0"}
 IMAGE = ("path", "image", "image_path", "filepath", "file", "filename", "file_name", "image_id", "id")
 LABEL = ("label", "class", "category", "target", "labels", "class_name")
 
@@ -29,6 +31,8 @@ def find_lists(place: Path, on_bad: OnBadData) -> dict[Part, Source[Images]]:
 
 def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData = "error") -> Images:
     """Images and labels of a list; their columns are named in its first line, or are the first two.
+
+    A column for each class may stand instead of the labels: 1 where the image is of the class, 0 in the others.
 
     Args:
         file: Its images are found from its folder on, or in the folder that is called as the list, or in ``images``.
@@ -51,6 +55,8 @@ def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData
     image, label = (next((first.index(name) for name in names if name in first), None) for names in (IMAGE, LABEL))
     if image is not None and label is not None:
         rows = rows[1:]
+    elif _has_columns_of_classes(rows, image or 0):
+        rows, image, label = _labelled(file, rows, image or 0), 0, 1
     else:
         image, label = 0, 1
     pairs = []
@@ -74,6 +80,28 @@ def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData
     )
     labels = [place[name] for name, _ in found.values()]
     return sound(Images(list(found), labels, named, notes, f"in the list {file}", on_bad), file.parent)
+
+
+def _has_columns_of_classes(rows: Rows, image: int) -> bool:
+    """Whether the first line names an image and classes, and all others have 0 or 1 for each class."""
+    (_, first), *others = rows
+    values = {cell.strip() for _, row in others for column, cell in enumerate(row) if column != image}
+    return len(first) > 2 and bool(values) and values <= HOT | COLD and not values & set(first)
+
+
+def _labelled(file: Path, rows: Rows, image: int) -> Rows:
+    """Image and label of such a list."""
+    (_, first), *others = rows
+    labelled = []
+    for number, row in others:
+        columns = [column for column, cell in enumerate(row) if column != image and cell.strip() in HOT]
+        if len(row) != len(first) or len(columns) != 1:
+            raise ValueError(
+                f"{file}, line {number}: {','.join(row)!r}; of the {len(first) - 1} columns of classes, one is 1 and "
+                "the others are 0, since an image has one class"
+            )
+        labelled.append((number, [row[image], first[columns[0]]]))
+    return labelled
 
 
 def _in_order(names: set[str]) -> list[str]:

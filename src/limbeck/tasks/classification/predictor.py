@@ -46,7 +46,7 @@ class ImagePredictor:
 
     def draw(self, image: Tensor, prediction: Mapping[str, Tensor]) -> Tensor:
         picture = to_pil_image(image)
-        draw = drawing_on(picture)
+        draw = drawing_on(picture, "".join(self.classes))
         value, index = prediction["probabilities"].max(0)
         text = f"{self.classes[int(index)]} {value:.0%}"
         draw.rectangle(draw.textbbox((2, 2), text), fill="white")

@@ -64,14 +64,15 @@ def outlined(
     chosen = [palette[label] for label in labels.tolist()]
     if masks is not None:
         image = draw_segmentation_masks(image, masks, alpha=0.5, colors=chosen)
+    font = font_file("".join(classes))
     framed: Tensor = draw_bounding_boxes(
         image,
         boxes,
         named,
         chosen,
         width=2,
-        font=font_file(),
-        font_size=SIZE if font_file() else None,
+        font=font,
+        font_size=SIZE if font else None,
         label_colors="black",
         label_background_colors=chosen,
         fill_labels=True,

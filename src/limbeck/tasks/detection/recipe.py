@@ -14,6 +14,7 @@ from limbeck.data.order import some_of
 from limbeck.data.parts import summary
 from limbeck.models.backbone import load_backbone
 from limbeck.models.model import Model
+from limbeck.models.teachers import build_teacher, check_teacher_classes
 from limbeck.tasks.detection.checkpoints import load_detector
 from limbeck.tasks.detection.dataset import Objects
 from limbeck.tasks.detection.inherit import inherit
@@ -68,12 +69,14 @@ class Recipes:
         student_model, notes = self._model(
             student, start.student_weights, start.student_backbone, classes, start.frozen_norms
         )
-        teacher_model = build_detector(teacher, classes)
+        teacher_model = build_teacher(build_detector, teacher, classes, task="detection")
         if teacher_options.teacher_weights is not None:
             notes += load_detector(teacher_model, teacher_options.teacher_weights, name=teacher)
         if start.inherit:
             notes += _inherit(student_model, teacher_model)
         matches = matching.matches(student_model, teacher_model, **vars(levels))
+        other_classes = check_teacher_classes(teacher_model, classes, matches)
+        notes += other_classes
         if not (matching.student_layer or matching.teacher_layer):
             notes += _unpaired(student_model, teacher_model, levels.strides)
         return Recipe(
@@ -81,7 +84,7 @@ class Recipes:
             teacher=teacher_model.module,
             matches=matches,
             task_weight=matching.weight_of_task,
-            **teacher_options.recipe(),
+            **teacher_options.recipe(knows_classes=not other_classes),
             **self._of_data(data, train_objects, val_objects, budget, notes),
             loaded=student_model.loaded,
             card=self.card(student, student_model, data),
