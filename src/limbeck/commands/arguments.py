@@ -27,7 +27,7 @@ class Arguments(Generic[OfRecipe]):
     recipe: OfRecipe
     out: Path
     """Folder of the run: recipe.json, metrics.jsonl, console.log, checkpoints, student.safetensors."""
-    options: RunOptions
+    run: RunOptions
 
 
 def parse(make: MakeRecipe, program: str, words: list[str]) -> Arguments[dict[str, Any]]:
@@ -37,9 +37,8 @@ def parse(make: MakeRecipe, program: str, words: list[str]) -> Arguments[dict[st
     def given(**arguments: Any) -> dict[str, Any]:
         return arguments
 
-    of_recipe = Annotated[dict[str, Any], tyro.conf.arg(constructor=given)]
-    description = (make.__doc__ or "").partition("\n")[0]
-    parsed = _parse(Arguments[of_recipe], _kinds(make), program, words, description)
+    of_recipe = Annotated[dict[str, Any], tyro.conf.arg(constructor=given, name="")]
+    parsed = _parse(Arguments[of_recipe], _kinds(make), program, words, _first_line(make))
     return dataclasses.replace(parsed, recipe={name: _absolute(name, value) for name, value in parsed.recipe.items()})
 
 
@@ -53,7 +52,8 @@ def parse_options(options: Any, data: type, program: str, words: list[str]) -> A
         words: What was typed behind it.
     """
     kinds = {**_kinds(options), **_kinds(data)}
-    parsed = _parse(Arguments[options[data]], kinds, program, words, options.__doc__)
+    of_options = Annotated[options[data], tyro.conf.arg(name="")]
+    parsed = _parse(Arguments[of_options], kinds, program, words, _first_line(options))
     return dataclasses.replace(parsed, recipe=_absolute("", parsed.recipe))
 
 
@@ -64,6 +64,10 @@ def _parse(
     if "-h" not in words:
         check(words, known, {name for name, kind in known.items() if _is_repeated(kind)})
     return tyro.cli(form, args=words, prog=program, description=description, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def _first_line(make: Callable[..., Any]) -> str:
+    return (make.__doc__ or "").partition("\n")[0]
 
 
 def _kinds(make: Callable[..., Any]) -> dict[str, Any]:

@@ -48,28 +48,31 @@ OfData = TypeVar("OfData")  # the data of a kind of task
 
 @dataclasses.dataclass(frozen=True)
 class Options(Generic[OfData]):
-    """Make a trained model smaller, slice by slice."""
+    """Make a trained model smaller, slice by slice.
+
+    Args:
+        data: Images.
+        weights: A .safetensors or .pth file for the model, or "pretrained"; a run folder brings its own.
+        size: Image size in pixels, of a classifier; its own by default.
+        compress: How much smaller, and how.
+        matching: What --global-epochs follow beside the labels; by default KD for classifiers.
+        batch_size: Images per optimizer step.
+        learning_rate: Highest learning rate of --global-epochs; by default what is usual for trained weights.
+        workers: Loader processes; their number does not change the result.
+        checkpoint_every: Steps between checkpoints.
+        seed: Random seed of the order and augmentation of the images.
+    """
 
     data: OfData
-    """Images."""
     weights: str | None = None
-    """A .safetensors or .pth file for the model, or "pretrained"; a run folder brings its own."""
     size: int | None = None
-    """Image size in pixels, of a classifier; its own by default."""
     compress: CompressOptions = dataclasses.field(default_factory=CompressOptions)
-    """How much, and how."""
     matching: MatchOptions = MatchOptions()
-    """What --global-epochs follow beside the labels; by default KD for classifiers."""
     batch_size: int = 64
-    """Images a step."""
     learning_rate: float | None = None
-    """Highest of --global-epochs; by default what is usual for trained weights."""
     workers: int = 2
-    """Loader processes; their number does not change the result."""
     checkpoint_every: int = 500
-    """Steps between checkpoints."""
     seed: int = 0
-    """Random seed of the order and augmentation of the images."""
 
 
 class Compression:
@@ -87,7 +90,7 @@ class Compression:
         self.shared = shared
         self.kind, self.model, self.given = kind, model, parsed.recipe
         self.options = parsed.recipe.compress
-        self.run_options = parsed.options
+        self.run_options = parsed.run
         check_ranges(vars(parsed))
         self.folder = RunFolder(parsed.out)
         self.places = Places(self.folder)

@@ -59,13 +59,11 @@ def _evaluate(
         split: The part of the data that is measured on; by default that of the first run.
         weights: Of each run, the student that was the best, or as it was at the end.
         batch_size: Images at a time: 128 with labels, 8 with masks or boxes, 1 with masks of several sizes.
-        speed: Show parameters and multiplications too, the time of one image, and images a second at the batch size,
-            all measured here, at the size of the first image.
+        speed: Also show parameters, multiplications, the time of one image, and images a second at the batch size.
         by_class: Show the accuracy, intersection over union or average precision of each class, too.
         json: Print JSON instead of a table, that of each class in it.
-        pictures: Draw this many validation images into the first run's pictures/: image, truth, the students from the
-            last run named to the first, and the teacher (of segmenters and detectors only).
-        score: Draw the objects that a detector is at least so sure of.
+        pictures: Draw so many images, their truth and what each model predicts, into pictures/ of the first run.
+        score: Least score of an object of a detector that is drawn.
     """
     check_ranges({"batch_size": batch_size, "pictures": pictures, "score": score})
     folders = [RunFolder(run) for run in runs]

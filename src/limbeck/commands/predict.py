@@ -53,14 +53,14 @@ def _predict(
     Writes predictions.json (the likeliest classes; each class's share of the pixels; objects with boxes in pixels),
     index masks as masks/NAME.png or the mask of each object as masks/NAME-NNN.png, and each image with what was
     predicted drawn on it as pictures/NAME.png; where colours tell the classes, pictures/classes.png tells the colours.
+    After an error, predictions.json has the images before it.
 
     Args:
         run: Folder of a run.
         images: Files, and folders whose images are taken with all that lies below, such as the frames of a video.
         out: Folder for what is written.
         pictures: Draw the images.
-        on_bad_data: What becomes of an image that cannot be read: an error, or left out and counted (skip). After an
-            error, predictions.json has the images before it.
+        on_bad_data: What becomes of an image that cannot be read: an error, or left out and counted (skip).
     """
     predictor = load(run)
     files = images_in(images)

@@ -42,8 +42,8 @@ def _run(command: str, words: list[str]) -> None:
         return
     make = _recipe_of(command, name)
     parsed = parse(make, f"limbeck {command} {name}", rest)
-    check_ranges({**parsed.recipe, "options": parsed.options})
-    folder, options = RunFolder(parsed.out), parsed.options
+    check_ranges({**parsed.recipe, "run": parsed.run})
+    folder, options = RunFolder(parsed.out), parsed.run
     if folder.has_run() and not (options.resume or options.overwrite or restarts()):
         raise folder.occupied()
     plain = {key: vars(value) if dataclasses.is_dataclass(value) else value for key, value in parsed.recipe.items()}

@@ -23,17 +23,20 @@ DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class TeacherOptions:
-    """How the teacher is loaded, held and checked."""
+    """How the teacher is loaded, held and checked.
+
+    Args:
+        teacher_weights: A .safetensors or .pth file for the teacher, or "pretrained" for what timm or torchvision
+            publish for it; a run folder brings its own.
+        teacher_dtype: Precision in which the teacher's weights are held.
+        teacher_compile: Compile the teacher with torch.compile.
+        teacher_check: Evaluate the teacher first, and stop if it is no better than chance.
+    """
 
     teacher_weights: str | None = None
-    """A .safetensors or .pth file for the teacher, or "pretrained" for what timm or torchvision publish for it; a run
-    folder brings its own."""
     teacher_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision in which the teacher's weights are held."""
     teacher_compile: bool = False
-    """Compile the teacher with torch.compile."""
     teacher_check: bool = True
-    """Evaluate the teacher first, and stop if it is no better than chance."""
 
     def recipe(self, *, knows_classes: bool = True) -> dict[str, Any]:
         """The arguments of a ``Recipe``; a teacher of other classes than the data's is not measured."""
@@ -43,23 +46,28 @@ class TeacherOptions:
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """What follows what, and how it is compared."""
+    """What follows what, and how it is compared.
+
+    Args:
+        method: A name that limbeck methods lists, with options as in KD:temperature=2,standardise=True; or FILE.py:NAME
+            for a criterion of your own. May be given several times: all of them are used together. By default
+            ChannelTransform.
+        weight: Weight of the method's loss: a number; auto, which follows the gradients; or a schedule, as
+            EarlyDecay:weight=6 or WarmUp:weight=1. By default what limbeck methods says. Of several methods, one for
+            each, in their order.
+        task_weight: Weight of the task's own loss: a number, 0 for learning from the teacher alone; or a schedule, as
+            LateStart:weight=1,at=0.3.
+        projector: From the student's channels to the teacher's; by default what limbeck methods says.
+        student_layer: Dotted paths of the student's layers (see limbeck layers); by default those of the method.
+        teacher_layer: Dotted paths of the teacher's layers, one for each of the student's.
+    """
 
     method: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A name that limbeck methods lists, with options as in KD:temperature=2,standardise=True; or FILE.py:NAME for a
-    criterion of your own. May be given several times: all of them are used together. By default ChannelTransform."""
     weight: tyro.conf.UseAppendAction[tuple[float | str, ...]] = ()
-    """Weight of the method's loss: a number; auto, which follows the gradients; or a schedule, as EarlyDecay:weight=6
-    or WarmUp:weight=1. By default what limbeck methods says. Of several methods, one for each, in their order."""
     task_weight: float | str = 1.0
-    """Weight of the task's own loss: a number, 0 for learning from the teacher alone; or a schedule, as
-    LateStart:weight=1,at=0.3."""
     projector: ProjectorName | None = None
-    """From the student's channels to the teacher's; by default what limbeck methods says."""
     student_layer: tuple[str, ...] = ()
-    """Dotted paths of the student's layers (see limbeck layers); by default those of the method."""
     teacher_layer: tuple[str, ...] = ()
-    """Dotted paths of the teacher's layers, one for each of the student's."""
 
     def __post_init__(self) -> None:
         if len(self.weight) not in (0, len(self.methods)):

@@ -22,62 +22,68 @@ WARMUP = 0.05  # of a run: 5 epochs of 100
 
 @dataclass(frozen=True)
 class Budget:
-    """How long and how a model is trained; the same budget makes two runs comparable."""
+    """How long and how a model is trained; the same budget makes two runs comparable.
+
+    Args:
+        epochs: Passes over the training images.
+        batch_size: Images per optimizer step, over all processes and accumulated micro-batches together.
+        optimizer: SGD has Nesterov momentum 0.9. Norms and biases are never decayed.
+        learning_rate: The highest learning rate; by default what is usual for the task and optimizer: for classifiers
+            by SGD 0.1 for 256 images a batch, and linear in it.
+        weight_decay: Weight decay of tensors with two or more dimensions; by default what is usual: for
+            classifiers 5e-4 by SGD, 0.05 by AdamW.
+        schedule: What the learning rate does after the warm-up: fall to 0 as a cosine, or as the rest of the run to the
+            power of 0.9; times 0.1 at 30, 60 and 90 %, or at 8 and 11 twelfths, as is usual for detectors; nothing.
+        warmup_epochs: Epochs in which the learning rate rises linearly from 0; may be a fraction. By default a
+            twentieth of all.
+        clip: Largest norm of the gradient; None for no clipping.
+        accumulate: Micro-batches per optimizer step.
+        ema: Decay of an exponential moving average of the student per step, such as 0.999; then the average is
+            evaluated and kept.
+        precision: Precision of the forward and backward passes; weights and criteria are in fp32 always.
+        channels_last: Keep the student's weights and maps in the channels_last memory format, in which convolutions are
+            faster on a CPU; not measured on a GPU.
+        workers: Loader processes; their number does not change the result.
+        evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
+        checkpoint_every: Steps between checkpoints; there is one after each evaluation too.
+        seed: Random seed: of initial weights, order, augmentation and dropout.
+        loaded_rate: Learning rate of what starts from trained weights, as a part of that of everything else; by default
+            what is usual: a tenth, but for detectors by SGD all of it.
+        freeze: Keep what starts from trained weights as it is, and train the rest.
+        max_steps: End after so many optimizer steps, where the epochs would take longer; the schedule ends there, too.
+        patience: End after so many evaluations in a row that brought no better student; by default never before the
+            last epoch.
+        on_nan: Where a loss is not finite: stop; or go back to the last checkpoint, with half the learning rate from
+            then on.
+        compile: Compile the student, and what it is compared by, with torch.compile; evaluations are not compiled.
+        sync_norms: Let the student's batch norms see the images of all GPUs (SyncBatchNorm).
+        usual: Where the rate and decay that are not given come from.
+    """
 
     epochs: int = 100
-    """Passes over the training images."""
     batch_size: int = 128
-    """Images per optimizer step, over all processes and accumulated micro-batches together."""
     optimizer: Optimizer = "sgd"
-    """SGD has Nesterov momentum 0.9. Norms and biases are never decayed."""
     learning_rate: float | None = None
-    """The highest learning rate; by default what is usual for the task and optimizer: for classifiers by SGD 0.1 for
-    256 images a batch, and linear in it."""
     weight_decay: float | None = None
-    """Weight decay of tensors with two or more dimensions; by default what is usual: for classifiers 5e-4 by SGD, 0.05
-    by AdamW."""
     schedule: Literal["cosine", "poly", "steps", "two-steps", "constant"] = "cosine"
-    """What the learning rate does after the warm-up: fall to 0 as a cosine, or as the rest of the run to the power of
-    0.9; times 0.1 at 30, 60 and 90 %, or at 8 and 11 twelfths, as is usual for detectors; nothing."""
     warmup_epochs: float | None = None
-    """Epochs in which the learning rate rises linearly from 0; may be a fraction. By default a twentieth of all."""
     clip: float | None = 5.0
-    """Largest norm of the gradient; None for no clipping."""
     accumulate: int = 1
-    """Micro-batches per optimizer step."""
     ema: float | None = None
-    """Decay of an exponential moving average of the student per step, such as 0.999; then the average is evaluated and
-    kept."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the forward and backward passes; weights and criteria are in fp32 always."""
     channels_last: bool = True
-    """Keep the student's weights and maps in the channels_last memory format, in which convolutions are faster on a
-    CPU; not measured on a GPU."""
     workers: int = 2
-    """Loader processes; their number does not change the result."""
     evaluate_every: int = 1
-    """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_every: int = 500
-    """Steps between checkpoints; there is one after each evaluation too."""
     seed: int = 0
-    """Random seed: of initial weights, order, augmentation and dropout."""
     loaded_rate: float | None = None
-    """Learning rate of what starts from trained weights, as a part of that of everything else; by default what is
-    usual: a tenth, but for detectors by SGD all of it."""
     freeze: bool = False
-    """Keep what starts from trained weights as it is, and train the rest."""
     max_steps: int | None = None
-    """End after so many optimizer steps, where the epochs would take longer; the schedule ends there, too."""
     patience: int | None = None
-    """End after so many evaluations in a row that brought no better student; by default never before the last epoch."""
     on_nan: Literal["stop", "rewind"] = "stop"
-    """Where a loss is not finite: stop; or go back to the last checkpoint, with half the learning rate from then on."""
     compile: bool = False
-    """Compile the student, and what it is compared by, with torch.compile; evaluations are not compiled."""
     sync_norms: bool = False
-    """Let the student's batch norms see the images of all GPUs (SyncBatchNorm)."""
     usual: tyro.conf.Suppress[Usual] = CLASSIFIER
-    """Where the rate and decay that are not given come from."""
 
     def __post_init__(self) -> None:
         check_ranges(vars(self))

@@ -16,13 +16,17 @@ from limbeck.tasks.classification.task import Classification
 
 @dataclass(frozen=True)
 class LossOptions:
-    """The cross entropy, of which the teacher and what follows it know nothing."""
+    """The cross entropy, of which the teacher and what follows it know nothing.
+
+    Args:
+        label_smoothing: Part of each label that is spread over all classes. A teacher trained with it tells less about
+            the classes beside the true one (arXiv 1906.02629).
+        class_weights: Weights of the classes: none, or balanced (by the inverse of a class's share of the labelled
+            images).
+    """
 
     label_smoothing: float = 0.0
-    """Part of each label that is spread over all classes. A teacher trained with it tells less about the classes beside
-    the true one (arXiv 1906.02629)."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Weights of the classes: none, or balanced (by the inverse of a class's share of the labelled images)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:

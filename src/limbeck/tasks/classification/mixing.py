@@ -19,12 +19,17 @@ from limbeck.training.ranges import check_ranges
 
 @dataclass(frozen=True)
 class Mixing:
-    """Whether labelled training images are mixed, two and two; student and teacher see the same mixed image."""
+    """Whether labelled training images are mixed, two and two; student and teacher see the same mixed image.
+
+    Args:
+        mixup: Blend each image with another: the parameter of the share's Beta distribution, such
+            as 0.2 (arXiv 1710.09412).
+        cutmix: Paste a rectangle of another image, likewise, such as 1.0 (arXiv 1905.04899); with --mixup, either by
+            chance.
+    """
 
     mixup: float = 0.0
-    """Blend each image with another: the parameter of the share's Beta distribution, such as 0.2 (arXiv 1710.09412)."""
     cutmix: float = 0.0
-    """Paste a rectangle of another image, likewise, such as 1.0 (arXiv 1905.04899); with --mixup, either by chance."""
 
     def __post_init__(self) -> None:
         check_ranges(vars(self))

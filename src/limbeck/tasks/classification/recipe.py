@@ -48,14 +48,14 @@ def distill(
         data: Images.
         teacher: timm:NAME, torchvision:NAME, FILE.py:FUNCTION, or the folder of a finished run.
         student: Likewise.
-        student_weights: To start the student from; a classifier for other classes is left out. From scratch by default.
-        matching: What follows what.
+        student_weights: What the student starts from, by default nothing; a classifier for other classes is left out.
+        matching: Which method compares which layers of student and teacher.
         layers: Where to read instead of where the method does: output, distillation head, last map, or every stage.
         size: The student's image size in pixels; its own by default.
         teacher_size: The teacher's image size in pixels; its own by default.
         loss: The student's own loss.
-        mixing: Whether images are mixed.
-        teacher_options: The teacher.
+        mixing: Whether training images are mixed.
+        teacher_options: How the teacher is loaded, held and checked.
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)
@@ -105,7 +105,7 @@ def train(
         weights: A .safetensors or .pth file to start from, or "pretrained"; a classifier for other classes is left out.
         size: Image size in pixels; the model's own by default.
         loss: The model's loss.
-        mixing: Whether images are mixed.
+        mixing: Whether training images are mixed.
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)

@@ -58,9 +58,9 @@ class Recipes:
             student: Likewise. An instance segmenter gives masks, as torchvision:maskrcnn/timm:BACKBONE does; its
                 teacher need not.
             student_options: What the student starts from.
-            matching: What follows what.
+            matching: Which method compares which layers of student and teacher.
             levels: Where features are read.
-            teacher_options: The teacher.
+            teacher_options: How the teacher is loaded, held and checked.
             budget: Optimizer, schedule and length.
         """
         torch.manual_seed(budget.seed)

@@ -18,33 +18,37 @@ from limbeck.training.ranges import check_ranges
 
 @dataclass(frozen=True)
 class Data:
-    """Which images and masks are trained on, and how they are augmented."""
+    """Which images and masks are trained on, and how they are augmented.
+
+    Args:
+        data: A folder with train/images/*.jpg and train/masks/*.png (of one stem each), val/ or test/ likewise, and
+            classes.txt; or with images/ and masks/, of which a tenth is held out; or Pascal VOC, or
+            Cityscapes (leftImg8bit and gtFine): docs/data.md has them all.
+        val_data: Such a folder with the validation images, where they are not in --data.
+        split: The part of the data that is measured on; by default val, or else test.
+        ignore_index: A value in the masks, beside 255, for pixels that count for nothing.
+        on_bad_data: What becomes of an image or mask that cannot be used: an error, or left out and counted (skip).
+        images: Use only this many training images, chosen by --data-seed.
+        short_side: Pixels that the shorter side of an image is brought to; by default that of a typical one. Masks are
+            measured at their size.
+        crop: Height and width of what is trained on; by default those of a typical image, up to what the models can
+            take.
+        scale: Smallest and largest factor by which training images are scaled.
+        colour: Largest change of brightness, contrast and saturation in training.
+        data_seed: Seed of the choices above, apart from --seed so that runs with other seeds see the same images.
+    """
 
     data: Path
-    """A folder with train/images/*.jpg and train/masks/*.png (of one stem each), val/ or test/ likewise, and
-    classes.txt; or with images/ and masks/, of which a tenth is held out; or Pascal VOC, or Cityscapes (leftImg8bit
-    and gtFine): docs/data.md has them all."""
     val_data: Path | None = None
-    """Such a folder with the validation images, where they are not in --data."""
     split: HeldOut | None = None
-    """The part of the data that is measured on; by default val, or else test."""
     ignore_index: int | None = None
-    """A value in the masks, beside 255, for pixels that count for nothing."""
     on_bad_data: OnBadData = "error"
-    """What becomes of an image or mask that cannot be used: an error, or left out and counted (skip)."""
     images: int | None = None
-    """Use only this many training images, chosen by --data-seed."""
     short_side: int | None = None
-    """Pixels that the shorter side of an image is brought to; by default that of a typical one. Masks are
-    measured at their size."""
     crop: tuple[int, int] | None = None
-    """Height and width of what is trained on; by default those of a typical image, up to what the models can take."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest factor by which training images are scaled."""
     colour: float = 0.5
-    """Largest change of brightness, contrast and saturation in training."""
     data_seed: int = 0
-    """Seed of the choices above, apart from --seed so that runs with other seeds see the same images."""
 
     def __post_init__(self) -> None:
         check_ranges(vars(self))
@@ -54,15 +58,18 @@ class Data:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """The student's own loss."""
+    """The student's own loss.
+
+    Args:
+        auxiliary: Weight of the auxiliary head's loss, where the student has one.
+        dice: Weight of the Dice loss beside the cross entropy.
+        class_weights: Weights of the classes in the cross entropy: none, or balanced (by the inverse root of a class's
+            share of the pixels).
+    """
 
     auxiliary: float = 0.4
-    """Weight of the auxiliary head's loss, where the student has one."""
     dice: float = 0.0
-    """Weight of the Dice loss beside the cross entropy."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Weights of the classes in the cross entropy: none, or balanced (by the inverse root of a class's share of the
-    pixels)."""
 
     def task(self, masks: Masks, student: Inputs, teacher: Inputs | None = None) -> Semantic:
         weights = balanced(masks) if self.class_weights == "balanced" else None

@@ -50,14 +50,14 @@ def distill(
         data: Images and masks.
         teacher: smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER, FILE.py:FUNCTION, or the folder of a finished run.
         student: Likewise.
-        student_weights: To start the student from; a classifier for other classes is left out. From scratch by default.
+        student_weights: What the student starts from, by default nothing; a classifier for other classes is left out.
         student_backbone: To start the student's encoder from: a file with the weights of a classifier, or timm:NAME or
             torchvision:NAME for published ones.
-        matching: What follows what.
+        matching: Which method compares which layers of student and teacher.
         layers: Where to read: output (the maps of class scores), last-map (what the classifier takes) or stages; by
             default as limbeck methods says.
         loss: The student's own loss.
-        teacher_options: The teacher.
+        teacher_options: How the teacher is loaded, held and checked.
         budget: Optimizer, schedule and length.
     """
     torch.manual_seed(budget.seed)
