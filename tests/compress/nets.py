@@ -35,6 +35,17 @@ def residual_net(width=16, blocks=2):
     return net.eval()
 
 
+class RoIHeads(nn.Module):
+    """As a detector's, looks at some of the positions, here those where the first channel is positive."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self, x):
+        return self.head(x.movedim(1, -1)[x[:, 0] > 0])
+
+
 def images(count, size=8, seed=None):
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, size // 2, size // 2, generator=generator)

@@ -11,7 +11,7 @@ from torch import nn
 import limbeck
 from limbeck.compress.slices import share_out, slices_of
 from limbeck.compress.training import SliceTraining, relative_error
-from tests.compress.nets import images, residual_net
+from tests.compress.nets import RoIHeads, images, residual_net
 
 DATA = [images(16, seed=seed) for seed in range(4)]
 
@@ -78,6 +78,20 @@ def test_the_slices_of_the_compressed_network_are_fed_by_it():
     SliceTraining(model, made.model, ["1.0"], inputs="compressed").step(DATA[0], 0.0)
     assert len(taken) == 1
     assert not taken[0].any()
+
+
+def test_parts_after_a_selection_follow_what_the_original_selects():
+    torch.manual_seed(0)
+    model = nn.Sequential(*residual_net()[:2], RoIHeads(16))
+    made, apart = (compressed(model, 0.5, allocation="uniform", start=start) for start in ("sequence", "data"))
+    assert {row.path for row in made.rows} >= {"1.0.body.0", "2.head.0", "2.head.2"}
+    assert len(model(DATA[0])) != len(made.model(DATA[0]))
+    for one, other in zip(made.model[2].parameters(), apart.model[2].parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+    first = limbeck.distill_slices(model, made, DATA, inputs="compressed", epochs=1)
+    last = limbeck.distill_slices(model, made, DATA, inputs="compressed", epochs=10)
+    assert {path[0] for path in first} == {"0", "1", "2"}
+    assert all(last[path] < first[path] for path in first)
 
 
 def test_a_slice_that_improves_no_more_stops_by_itself():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from limbeck.compress.closed_form import Pairs, error_of, input_basis, regress
 from limbeck.compress.forms import Ranks, twin
-from limbeck.compress.layers import weight_of
+from limbeck.compress.layers import is_within, parts_after_selection, weight_of
 from limbeck.compress.moments import Moments, by_group, has_kernel, patches, product, without_bias
 from limbeck.compress.passes import Batches, inputs_and_outputs, watch
 from limbeck.core.modules import evaluating
@@ -107,6 +107,8 @@ def fit_in_sequence(
 ) -> dict[str, Factors]:
     """Replace layers of a copy one after the other, each fitted to what the original gives, from the copy's inputs.
 
+    Layers in parts that take what was selected among candidates are fitted from the original's inputs.
+
     Args:
         model: The original.
         compressed: Its copy, which is changed.
@@ -116,7 +118,7 @@ def fit_in_sequence(
         data: Gone over twice for each layer, as far as that layer.
         say: Told of each layer.
     """
-    found = {}
+    found, apart = {}, parts_after_selection(model)
     for number, (path, each) in enumerate(ranks.items(), 1):
         say(f"layer {number} of {len(ranks)}: {path}")
         layer = model.get_submodule(path)
@@ -124,7 +126,9 @@ def fit_in_sequence(
         with evaluating(model), evaluating(compressed):
             for batch in data:
                 targets = inputs_and_outputs(model, path, batch, calls[path])
-                inputs = inputs_and_outputs(compressed, path, batch, calls[path])
+                inputs = targets
+                if not is_within(path, apart):
+                    inputs = inputs_and_outputs(compressed, path, batch, calls[path])
                 for (_, y), (x, _) in zip(targets, inputs, strict=True):
                     fit.see(x, y)
         found[path] = fit.factors()

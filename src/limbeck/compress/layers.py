@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -46,8 +47,7 @@ def layers_of(model: nn.Module, keep: tuple[str, ...] = ()) -> tuple[dict[str, n
         if not isinstance(weight, Tensor) or weight.ndim < 2 or isinstance(module, nn.Embedding):
             continue
         parent = model.get_submodule(path.rpartition(".")[0])
-        kept = any(f"{path}.".startswith(f"{each}.") for each in keep)
-        reason = "is to be kept" if kept else reason_against(module, parent, owners)
+        reason = "is to be kept" if is_within(path, keep) else reason_against(module, parent, owners)
         if not path:
             reason = "is the whole model"
         if reason:
@@ -55,6 +55,23 @@ def layers_of(model: nn.Module, keep: tuple[str, ...] = ()) -> tuple[dict[str, n
         else:
             found[path] = module
     return found, whole
+
+
+def is_within(path: str, parts: Iterable[str]) -> bool:
+    """Whether a submodule is one of some parts, or lies within one."""
+    return any(f"{path}.".startswith(f"{part}.") for part in parts)
+
+
+AFTER_SELECTION = ("DFineDecoder", "LwDetrDecoder", "RTDetrDecoder", "RTDetrV2Decoder", "RfDetrDecoder", "RoIHeads")
+
+
+def parts_after_selection(model: nn.Module) -> list[str]:
+    """Parts that take what was selected among candidates, such as the heads of a detector for regions of interest.
+
+    Once layers before them have changed, these are others, in another order, so what such a part gives in two networks
+    cannot be compared. They are known by the names of their classes in torchvision and transformers.
+    """
+    return [path for path, module in model.named_modules() if type(module).__name__ in AFTER_SELECTION]
 
 
 def reason_against(layer: nn.Module, parent: nn.Module, owners: Counter[int]) -> str:

@@ -8,6 +8,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from limbeck.compress.layers import is_within
 from limbeck.compress.passes import Batches, norms_of
 from limbeck.compress.runs import Runs
 from limbeck.core.modules import evaluating
@@ -29,11 +30,7 @@ def renew_norms(
         batches: The data.
         but_within: Paths of parts the norms of which stay as they are.
     """
-    norms = {
-        path: norm
-        for path, norm in norms_of(compressed).items()
-        if not any(path.startswith(f"{part}.") for part in but_within)
-    }
+    norms = {path: norm for path, norm in norms_of(compressed).items() if not is_within(path, but_within)}
     if not norms:
         return
     before, after = statistics(original, batches, norms), statistics(compressed, batches, norms)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from limbeck.compress.layers import is_within, parts_after_selection
 from limbeck.compress.runs import Call, Runs, copied
 from limbeck.core.modules import Example
 
@@ -104,7 +105,8 @@ class SliceTraining:
         original: What the slices follow.
         compressed: Its compressed copy, of which the slices change.
         slices: Their paths, in the order in which they run.
-        inputs: What the slices are fed with: the ``original``'s activations, or those of the ``compressed`` network.
+        inputs: What the slices are fed with: the ``original``'s activations, or those of the ``compressed`` network;
+            slices in parts that take what was selected among candidates always get the original's.
         rate: Highest learning rate.
         patience: Epochs in a row without improvement after which a slice stops.
     """
@@ -120,6 +122,8 @@ class SliceTraining:
         patience: int | None = None,
     ):
         self.original, self.compressed, self.inputs = original.eval(), compressed.eval(), inputs
+        after_selection = parts_after_selection(original)
+        self._apart = {path for path in slices if is_within(path, after_selection)}
         modules = {path: compressed.get_submodule(path) for path in slices}
         self.trainers = {path: SliceTrainer(path, module, rate, patience) for path, module in modules.items()}
         self._originals, self._twins = Runs(original), Runs(compressed)
@@ -141,29 +145,42 @@ class SliceTraining:
 
     def _from_original(self, active: Mapping[str, SliceTrainer], batch: Example) -> None:
         """One forward pass of the original; each slice learns as soon as its original has run, so few maps are held."""
-        kept: dict[str, Call] = {}
-
-        def learn(path: str, output: Any) -> None:
-            args, kwargs = kept.pop(path)
-            with torch.enable_grad():
-                active[path].step(active[path].module(*args, **kwargs), output)
-
-        self._originals.run(list(active), batch, before=kept.__setitem__, after=learn)
+        self._pass_original(active, batch, {})
 
     def _from_compressed(self, active: Mapping[str, SliceTrainer], batch: Example) -> None:
         """One forward pass of each network: the original's gives the targets, the compressed one's the inputs."""
-        targets: dict[str, list[Any]] = {path: [] for path in active}
-
-        def keep(path: str, output: Any) -> None:
-            targets[path].append(copied(output))
+        following = [path for path in active if path not in self._apart]
+        targets: dict[str, list[Any]] = {path: [] for path in following}
+        self._pass_original(active, batch, targets)
 
         def learn(path: str, output: Any) -> Any:
             with torch.enable_grad():
                 active[path].step(output, targets[path].pop(0))
             return copied(output)
 
-        self._originals.run(list(active), batch, after=keep)
-        self._twins.run(list(active), batch, after=learn, with_gradient=True)
+        if following:
+            self._twins.run(following, batch, after=learn, with_gradient=True)
+
+    def _pass_original(
+        self, active: Mapping[str, SliceTrainer], batch: Example, targets: Mapping[str, list[Any]]
+    ) -> None:
+        """Keep what the original's slices give where targets are asked for; of the others, the twins learn at once."""
+        taken: dict[str, Call] = {}
+        learn_at_once = active.keys() - targets.keys()
+
+        def enter(path: str, inputs: Call) -> None:
+            if path in learn_at_once:
+                taken[path] = inputs
+
+        def leave(path: str, output: Any) -> None:
+            if path not in learn_at_once:
+                targets[path].append(copied(output))
+                return
+            args, kwargs = taken.pop(path)
+            with torch.enable_grad():
+                active[path].step(active[path].module(*args, **kwargs), output)
+
+        self._originals.run(list(active), batch, before=enter if learn_at_once else None, after=leave)
 
     def finish_epoch(self) -> None:
         for trainer in self.trainers.values():
