@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from limbeck.criteria.shared.logits import divergence
 from limbeck.criteria.shared.maps import as_maps
+from limbeck.criteria.shared.one_pass import OnePass, transformed
 
 
 class CIRKD(nn.Module):
@@ -34,24 +34,38 @@ class CIRKD(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = (
-            nn.functional.normalize(_without_zeros(feature.flatten(2)), dim=1)
+            nn.functional.normalize(_without_zeros(feature.flatten(2)), dim=1).transpose(0, 1)
             for feature in as_maps(self, student, teacher, channels=False)
-        )  # (B, C, positions)
-        compare = self._compare if torch.compiler.is_compiling() else self._compare_again
-        of_images = [compare(image, student, teacher) for image in range(len(student))]
-        return torch.stack(of_images).mean()
-
-    def _compare_again(self, image: int, student: Tensor, teacher: Tensor) -> Tensor:
-        """As ``_compare``, which is computed a second time in the backward pass instead of kept."""
-        value: Tensor = checkpoint(self._compare, image, student, teacher, use_reentrant=False)
+        )  # (C, B, positions)
+        if torch.compiler.is_compiling() or transformed() or not torch.is_grad_enabled():
+            return self._formula(student, teacher)
+        value: Tensor = OnePass.apply(self._with_gradient, self._formula, student, teacher)
         return value
 
-    def _compare(self, image: int, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over the positions of one image, and over the images that they are compared with."""
+    def _formula(self, student: Tensor, teacher: Tensor) -> Tensor:
+        of_images = (self._compare(image, student, teacher) for image in range(student.shape[1]))
+        return torch.stack([divergence(*logs, 1).mean() for logs in of_images]).mean()
+
+    def _with_gradient(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, None]:
+        """The value, and its gradient on the student's directions: each image's, as one that asks and as one asked."""
+        _, batch, positions = student.shape
+        value, gradient = student.new_zeros(()), torch.zeros_like(student)
+        for image in range(batch):
+            of_student, of_teacher = (log.log_softmax(-1) for log in self._compare(image, student, teacher))
+            wanted = of_teacher.exp()
+            value += (wanted * of_teacher.sub_(of_student)).sum()
+            excess = of_student.exp_().sub_(wanted)
+            gradient += torch.einsum("cp,pbq->cbq", student[:, image], excess)
+            gradient[:, image] += torch.einsum("cbq,pbq->cp", student, excess)
+        return value / (batch**2 * positions), gradient.div_(batch**2 * positions * self.temperature), None
+
+    def _compare(self, image: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (positions of this image, B, positions) of which position looks like which, of both."""
         of_student, of_teacher = (
-            torch.einsum("cp,bcq->pbq", feature[image], feature) / self.temperature for feature in (student, teacher)
+            torch.einsum("cp,cbq->pbq", feature[:, image], feature).div_(self.temperature)
+            for feature in (student, teacher)
         )
-        return divergence(of_student, of_teacher, 1).mean()
+        return of_student, of_teacher
 
 
 def _without_zeros(feature: Tensor) -> Tensor:
