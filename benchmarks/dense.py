@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from measure import circumstances
@@ -28,19 +29,17 @@ class Quality(Protocol):
     def distilled(self, teacher: str, method: str, seed: int) -> Recipe: ...
 
 
-def budget_of(epochs: int, learning_rate: float, seed: int, **further: Any) -> Budget:
-    """The same for teacher and students, but for length and rate."""
-    return Budget(
+def budget_of(default: Budget, epochs: int, learning_rate: float, seed: int) -> Budget:
+    """The task's defaults for teacher and students, by AdamW: nothing else is chosen here."""
+    return replace(
+        default,
         epochs=epochs,
         batch_size=8,
         optimizer="adamw",
         learning_rate=learning_rate,
-        weight_decay=0.01,
-        warmup_epochs=1,
         workers=1,
         evaluate_every=epochs,
         seed=seed,
-        **further,
     )
 
 

@@ -2,14 +2,15 @@
 
     python benchmarks/quality.py --data cifar10
 
-The teacher is a ResNet-14 of twice the width, which sees all 50,000 images; the student a ResNet-8, which sees 4,000.
+The teacher is a ResNet-14 of twice the width, which sees all 50,000 images; the student a ResNet-8, which sees 4,000. By
+limbeck's defaults: only the length of a run and the size of a batch are chosen here.
 Runs that --out holds already are taken, so a table can be made in parts: --methods, --seeds.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +26,12 @@ from limbeck.training.compare import compare, table
 from limbeck.training.recipe import Budget, Recipe
 
 NETS = Path(__file__).with_name("cifar_resnet.py")
-OF_DETECTORS = ("CrossKD", "DETRDistill", "FGD", "ForegroundTransform", "LD")
-WITHOUT_BOXES = tuple(name for name in METHODS if name not in OF_DETECTORS)
-AUTO = ("KD@auto",)  # its own is a published number
+ELSEWHERE = (  # what needs boxes, masks, or transformers
+    *("CrossKD", "DETRDistill", "FGD", "ForegroundTransform", "LD"),
+    *("CIRKD", "DeiT", "ViTKD"),
+)
+HERE = tuple(name for name in METHODS if name not in ELSEWHERE)
+AUTO = ("KD@auto", "NKD@auto")  # their own are published numbers; DKD, RKD and SimilarityPreserving have auto anyway
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Quality:
     data: str
     """A folder of images with train/ and test/, such as CIFAR-10 as files; or cifar10:DIR."""
     out: Path = Path("runs/quality")
-    methods: tuple[str, ...] = (*WITHOUT_BOXES, "KD:temperature=2,standardise=True", "ChannelTransform@stages", *AUTO)
+    methods: tuple[str, ...] = (*HERE, "KD:temperature=2,standardise=True", "ChannelTransform@stages", *AUTO)
     """As limbeck distill --method takes them, each with its own weight and layers; after an @, other layers, or auto
     for the weight."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -45,7 +49,6 @@ class Quality:
     """Training images of every student."""
     epochs: int = 5
     batch_size: int = 32
-    learning_rate: float = 0.1
     teacher_epochs: int = 2
     threads: int = 1
 
@@ -55,7 +58,7 @@ class Quality:
             Data(self.data, augment="small", load_size=32),
             f"{NETS}:resnet14x2",
             size=32,
-            budget=self.budget(self.teacher_epochs, batch_size=128, seed=0),
+            budget=replace(self.budget(self.teacher_epochs, batch_size=128, seed=0), learning_rate=0.1),
         )
 
     def alone(self, seed: int) -> Recipe:
@@ -84,7 +87,6 @@ class Quality:
         return Budget(
             epochs=epochs,
             batch_size=batch_size,
-            learning_rate=self.learning_rate,
             workers=1,
             evaluate_every=epochs,
             seed=seed,

@@ -49,12 +49,12 @@ class Quality:
         torch.save(lite_weights(2), backbone)
         name = "torchvision:fcos/timm:tf_efficientnet_lite2"
         return detection.train(
-            self.images(), name, backbone=str(backbone), budget=budget_of(24, 5e-4, seed=0, clip=10.0)
+            self.images(), name, backbone=str(backbone), budget=budget_of(detection.BUDGET, 24, 5e-4, seed=0)
         )
 
     def alone(self, seed: int) -> Recipe:
         """A recipe for the student alone."""
-        return detection.train(self.images(), self.student, budget=budget_of(self.epochs, 1e-3, seed, clip=10.0))
+        return detection.train(self.images(), self.student, budget=budget_of(detection.BUDGET, self.epochs, 1e-3, seed))
 
     def distilled(self, teacher: str, method: str, seed: int) -> Recipe:
         """A recipe for the student beside the teacher."""
@@ -68,7 +68,7 @@ class Quality:
             matching=MatchOptions(method=(method,), weight=(weight,) if weight else ()),
             levels=detection.LevelOptions(reduction=reduction or None),
             teacher_options=TeacherOptions(teacher_check=False),  # its own run has measured it
-            budget=budget_of(self.epochs, 1e-3, seed, clip=10.0),
+            budget=budget_of(detection.BUDGET, self.epochs, 1e-3, seed),
         )
 
     def images(self) -> detection.Data:

@@ -47,14 +47,14 @@ class Quality:
         self.out.mkdir(parents=True, exist_ok=True)
         backbone = self.out / "imagenet.pth"
         torch.save(lite_weights(2), backbone)
-        budget = budget_of(24, 5e-4, seed=0)
+        budget = budget_of(semantic.BUDGET, 24, 5e-4, seed=0)
         return semantic.train(
             self.images(), "smp:PSPNet/tu-tf_efficientnet_lite2", backbone=str(backbone), budget=budget
         )
 
     def alone(self, seed: int) -> Recipe:
         """A recipe for the student alone."""
-        return semantic.train(self.images(), self.student, budget=budget_of(self.epochs, 1e-3, seed))
+        return semantic.train(self.images(), self.student, budget=budget_of(semantic.BUDGET, self.epochs, 1e-3, seed))
 
     def distilled(self, teacher: str, method: str, seed: int) -> Recipe:
         """A recipe for the student beside the teacher."""
@@ -66,7 +66,7 @@ class Quality:
             matching=MatchOptions(method=(method,)),
             layers=layers or None,
             teacher_options=TeacherOptions(teacher_check=False),  # its own run has measured it
-            budget=budget_of(self.epochs, 1e-3, seed),
+            budget=budget_of(semantic.BUDGET, self.epochs, 1e-3, seed),
         )
 
     def images(self) -> semantic.Data:
