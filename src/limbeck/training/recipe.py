@@ -29,7 +29,7 @@ class Budget:
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches together.
         optimizer: SGD has Nesterov momentum 0.9. Norms and biases are never decayed.
         learning_rate: The highest learning rate; by default what is usual for the task and optimizer: for classifiers
-            by SGD 0.1 for 256 images a batch, and linear in it.
+            by SGD 0.1 for 256 images a batch, linear in it above and with its root below.
         weight_decay: Weight decay of tensors with two or more dimensions; by default what is usual: for
             classifiers 5e-4 by SGD, 0.05 by AdamW.
         schedule: What the learning rate does after the warm-up: fall to 0 as a cosine, or as the rest of the run to the
