@@ -8,7 +8,7 @@ from limbeck.training.optimizer import learning_rate
 from limbeck.training.recipe import Budget
 
 
-def test_sgd_learns_linearly_faster_from_larger_batches_and_adamw_by_the_root():
+def test_sgd_learns_linearly_faster_from_large_batches_and_else_by_the_root():
     sgd, adamw = (
         [Budget(optimizer=name, batch_size=size).highest_rate for size in (128, 512)] for name in ("sgd", "adamw")
     )

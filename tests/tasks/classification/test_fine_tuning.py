@@ -31,7 +31,7 @@ def test_all_but_a_new_classifier_learns_slowly_and_the_run_says_so(other_classe
     assert {name for name, _ in recipe.student.named_parameters()} - recipe.loaded == {"3.3.weight", "3.3.bias"}
     run(recipe, tmp_path / "run")
     shown = " ".join(capsys.readouterr().out.split())
-    assert "start from trained weights, and learn at a rate of 0.00125; what is new at 0.0125" in shown
+    assert "start from trained weights, and learn at a rate of 0.00354; what is new at 0.0354" in shown
 
 
 def test_a_model_from_scratch_has_nothing_that_learns_slowly(tmp_path):
