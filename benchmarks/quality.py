@@ -2,9 +2,9 @@
 
     python benchmarks/quality.py --data cifar10
 
-The teacher is a ResNet-14 of twice the width, which sees all 50,000 images; the student a ResNet-8, which sees 4,000. By
-limbeck's defaults: only the length of a run and the size of a batch are chosen here.
-Runs that --out holds already are taken, so a table can be made in parts: --methods, --seeds.
+The teacher is a ResNet-14 of twice the width, which sees all 50,000 images; the student a ResNet-8, which sees 4,000.
+Students are trained by limbeck's defaults: only the length of a run and the size of a batch are chosen here. Runs that
+--out holds already are taken, so a table can be made in parts: --methods, --seeds.
 """
 
 from __future__ import annotations
