@@ -102,7 +102,7 @@ def _recipe_of(command: str, name: str) -> MakeRecipe:
     if name in TASKS:
         built_in: MakeRecipe = getattr(task_kind(name), command)
         return built_in
-    file, function = file_and_name(name if ":" in name else f"{name}:")
+    file, function = file_and_name(f"{name}:" if name.endswith(".py") else name)
     if file:
         make: MakeRecipe = function_in(Path(file), function or Path(file).stem)
         return make
