@@ -141,8 +141,12 @@ def tucker_2(network: nn.Module, part: float) -> nn.Module:
         rank = [max(1, round(part * size)) for size in layer.weight.shape[:2]]
         (core, (left, right)), _ = partial_tucker(layer.weight.detach(), rank, modes=[0, 1], init="svd", n_iter_max=1)
         outputs, inputs = layer.out_channels, layer.in_channels
-        middle = nn.Conv2d(rank[1], rank[0], layer.kernel_size, layer.stride, layer.padding, bias=False)
-        parts = [nn.Conv2d(inputs, rank[1], 1, bias=False), middle, nn.Conv2d(rank[0], outputs, 1, bias=False)]
+        strides = [layer.stride, 1] if layer.kernel_size == (1, 1) else [1, layer.stride]
+        parts = [  # of a 1x1 the first strides: torch 2.14.1 corrupts memory in the backward of Conv2d(7, 13, 1, 2)
+            nn.Conv2d(inputs, rank[1], 1, strides[0], bias=False),
+            nn.Conv2d(rank[1], rank[0], layer.kernel_size, strides[1], layer.padding, bias=False),
+            nn.Conv2d(rank[0], outputs, 1, bias=False),
+        ]
         with torch.no_grad():
             for each, weight in zip(parts, (right.T[:, :, None, None], core, left[:, :, None, None]), strict=True):
                 each.weight.copy_(weight)
