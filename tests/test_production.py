@@ -8,6 +8,7 @@ from torch import nn
 import limbeck
 from limbeck.data.inputs import Inputs
 from limbeck.export.files import write
+from limbeck.export.openvino import convert
 from limbeck.export.program import program_of
 from limbeck.tasks import task_kind
 from limbeck.tasks.semantic.places import logits_of
@@ -82,6 +83,20 @@ def test_an_exported_classifier_runs_in_onnxruntime(make, tmp_path):
     torch.testing.assert_close(torch.from_numpy(names["logits"]), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_an_exported_classifier_runs_in_openvino(make, tmp_path):
+    pytest.importorskip("openvino")
+    built = make("classifier")
+    built.module.eval()
+    deployed = task_kind("classification").deploy(built)
+    card = {"size": deployed.size, "classes": CLASSES}
+    write(program_of(deployed, None), deployed, card, tmp_path / "made.onnx")
+    convert(tmp_path / "made.onnx", tmp_path / "classifier.xml")
+    names = run(5)
+    assert names["classes"] == CLASSES
+    expected = deployed.run(torch.from_numpy(names["pixels"]).permute(2, 0, 1)[None])["logits"]
+    torch.testing.assert_close(torch.from_numpy(names["logits"]), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_an_exported_detector_finds_what_the_student_finds(make, tmp_path):
     write_onnx(make("detector"), "detector", tmp_path / "detector.onnx")
     imports = [line for line in BLOCKS[3].splitlines() if line.startswith(("import ", "from "))]
@@ -95,5 +110,5 @@ def test_an_exported_detector_finds_what_the_student_finds(make, tmp_path):
 
 
 def test_every_program_of_the_page_is_short():
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     assert max(sum(map(bool, block.splitlines())) for block in BLOCKS) <= 8

@@ -1,4 +1,6 @@
 import json
+import struct
+from xml.etree import ElementTree
 
 import onnx
 import onnxruntime
@@ -8,6 +10,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from limbeck.cli import main
+from limbeck.export import files
 from limbeck.tasks import task_kind
 from limbeck.training.record import save_student
 from tests.runs import mistake
@@ -105,14 +108,51 @@ def test_a_pt2_runs_in_torch_alone(folder, tmp_path, capsys):
     program = torch.export.load(file, extra_files=extra)
     assert json.loads(extra["limbeck.json"])["classes"] == CLASSES
     assert program.module()(torch.rand(5, 3, 32, 32))[0].shape == (5, 2)
+    with torch.no_grad():
+        max(program.state_dict.values(), key=torch.numel).view(-1)[0] += 1
+    torch.export.save(program, tmp_path / "tampered.pt2", extra_files=extra)
+    assert "logits: largest difference" in mistake(arguments(folder, tmp_path / "tampered.pt2", "--check"), capsys)
+
+
+def test_openvino_runs_the_file_and_a_changed_weight_is_found(folder, tmp_path, capsys):
+    openvino = pytest.importorskip("openvino")
+    file = tmp_path / "out" / "student.xml"
+    main(arguments(folder, file))
+    assert "logits: largest difference" in capsys.readouterr().out
+    assert sorted(path.name for path in file.parent.iterdir()) == ["student.bin", "student.xml"]
+    model = openvino.Core().read_model(file)
+    assert json.loads(model.get_rt_info(["framework", "classes"]).value) == CLASSES
+    given = openvino.compile_model(model, "CPU")({"images": torch.rand(5, 3, 32, 32).numpy()})
+    assert given["logits"].shape == (5, 2)
+    constants = [each.find("data") for each in ElementTree.parse(file).iter("layer") if each.get("type") == "Const"]
+    largest = max(constants, key=lambda data: (data.get("element_type") == "f32", int(data.get("size"))))
+    weights = file.with_suffix(".bin")
+    stored, offset = bytearray(weights.read_bytes()), int(largest.get("offset"))
+    stored[offset : offset + 4] = struct.pack("f", struct.unpack_from("f", stored, offset)[0] + 1)
+    weights.write_bytes(stored)
+    assert "logits: largest difference" in mistake(arguments(folder, file, "--check"), capsys)
+
+
+def test_openvino_in_int8_for_a_fixed_number_of_images_is_judged_by_the_metric(folder, tmp_path, capsys):
+    openvino = pytest.importorskip("openvino")
+    file = tmp_path / "student.xml"
+    main(arguments(folder, file, "--int8", "--batch", "2", "--max-loss", "0.3"))
+    assert "top1 on 10 validation images" in capsys.readouterr().out
+    kinds = {each.get_type_name() for each in openvino.Core().read_model(file).get_ops()}
+    assert "FakeQuantize" in kinds
+
+
+def test_what_is_not_installed_is_named_with_its_extra(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(files, "find_spec", lambda name: None if name == "openvino" else name)
+    said = mistake(arguments(folder, tmp_path / "student.xml"), capsys)
+    assert "needs openvino: pip install 'limbeck[openvino]'" in said
 
 
 @pytest.mark.parametrize(
     ("name", "more", "said"),
     [
-        ("student.xml", [], "OpenVINO's files are not written; write an .onnx"),
-        ("student.pth", [], "should end with .onnx or .pt2"),
-        ("student.pt2", ["--half"], "--half and --int8 are of .onnx; a .pt2 is in float32"),
+        ("student.pth", [], "should end with .onnx, .pt2, .xml, which says what is written (.xml: of OpenVINO)"),
+        ("student.pt2", ["--half"], "--half and --int8 are of .onnx and .xml; a .pt2 is in float32"),
         ("student.onnx", ["--half", "--int8"], "pass one of them"),
         ("student.onnx", ["--images", "0"], "images is 0; it must be 1 or more"),
         ("student.onnx", ["--size", "64", "64"], "the student takes images of 32 32 alone; leave it out"),

@@ -35,10 +35,10 @@ class Comparison:
         deployed = replace(self.deployed, size=None if size is None else (size[0], size[1]))
         return Comparison(self.model, deployed, self.validation, self.max_loss)
 
-    def calibration(self, count: int) -> list[Tensor]:
-        """Training images (3, H, W) in [0, 1] of the size that the file takes."""
+    def calibration(self, count: int, batch: int | None) -> list[Tensor]:
+        """Training images, each as a batch (B, 3, H, W) in [0, 1] as the file takes it: alone, or ``batch`` times."""
         images = self.validation.seen(self.model, count, training=True)
-        return [batches_of([image], self.deployed, 1)[0][0] for image in images]
+        return [batches_of([image], self.deployed, batch or 1)[0] for image in images]
 
     def check(self, run: Run, batch: int | None, precision: Precision) -> None:
         """Compare outputs and metric, and say how far they are apart.

@@ -1,4 +1,4 @@
-"""``limbeck export``: a run's student as ONNX or .pt2, which is written only where it gives what the student gives."""
+"""``limbeck export``: a run's student as .onnx, .pt2 or .xml, written only where it gives what the student gives."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import tyro
@@ -15,6 +16,7 @@ from limbeck.commands.comparison import Comparison, Precision
 from limbeck.commands.record import data_of, sha256_of
 from limbeck.export.deployed import Deployed
 from limbeck.export.files import kind_of, read, write, write_onnx
+from limbeck.export.openvino import convert
 from limbeck.export.program import program_of
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import task_kind
@@ -52,15 +54,15 @@ def _export(
 
     Args:
         run: Folder of a run.
-        file: What is written, .onnx or .pt2 (of torch.export).
+        file: What is written: .onnx, .pt2 (of torch.export) or .xml (of OpenVINO, with a .bin beside it).
         check: Write nothing, but check a file that was written before.
         weights: The student that was the best, or as it was at the end.
         data: Data as for limbeck train; by default those of the run.
         images: Validation images on which the metric is compared, evenly spread.
         batch: Fix the number of images to this; by default any may be given.
         size: Fix height and width, in pixels; by default those of a classifier are, and others take any.
-        half: Compute in float16 (.onnx only).
-        int8: Compute convolutions and products in int8, with ranges from training images (.onnx only).
+        half: Compute in float16 (not .pt2).
+        int8: Compute convolutions and products in int8, with ranges from training images (not .pt2).
         max_loss: What the metric may lose; by default 0.001, or 0.01 with --half and --int8.
     """
     folder = RunFolder(run)
@@ -86,34 +88,40 @@ def _export(
 
 
 def _write(file: Path, deployed: Deployed, about: Card, comparison: Comparison) -> None:
-    """Write a file, under a temporary name until it was compared.
+    """Write a file, in a temporary folder until it was compared.
 
     Raises:
         ValueError: It gives something else than the student, and is not written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.stem}.part{file.suffix}")
     try:
-        write(program_of(deployed, about["batch"]), deployed, about, temporary)
-        if about["precision"] != "fp32":
-            from limbeck.export.precision import to_half, to_int8
+        with TemporaryDirectory(prefix=f".{file.stem}.", dir=file.parent) as folder:
+            written = Path(folder) / file.name
+            first = written if file.suffix == ".pt2" else written.with_suffix(".onnx")
+            write(program_of(deployed, about["batch"]), deployed, about, first)
+            if about["precision"] != "fp32":
+                from limbeck.export.precision import to_half, to_int8
 
-            images = comparison.calibration(CALIBRATED_ON)
-            lower = to_half(temporary) if about["precision"] == "fp16" else to_int8(temporary, images)
-            write_onnx(lower, about, temporary)
-        comparison.check(read(temporary)[0], about["batch"], about["precision"])
-        temporary.replace(file)
+                half = about["precision"] == "fp16"
+                lower = (
+                    to_half(first) if half else to_int8(first, comparison.calibration(CALIBRATED_ON, about["batch"]))
+                )
+                write_onnx(lower, about, first)
+            if file.suffix == ".xml":
+                convert(first, written)
+                first.unlink()
+            comparison.check(read(written)[0], about["batch"], about["precision"])
+            for part in sorted(written.parent.iterdir()):  # of OpenVINO's the .bin before the .xml, which needs it
+                part.replace(file.with_name(part.name))
     except ValueError as error:
         raise ValueError(f"{file} was not written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _precision(half: bool, int8: bool, ending: str) -> Precision:
     if half and int8:
         raise ValueError("--half and --int8 are two precisions; pass one of them")
-    if (half or int8) and ending != ".onnx":
-        raise ValueError(f"--half and --int8 are of .onnx; a {ending} is in float32")
+    if (half or int8) and ending == ".pt2":
+        raise ValueError("--half and --int8 are of .onnx and .xml; a .pt2 is in float32")
     return "fp16" if half else "int8" if int8 else "fp32"
 
 

@@ -28,6 +28,8 @@ class Deployed:
             called as the student is, to be measured as it is.
         size: Height and width in pixels, where it takes one alone; ``None``: any.
         about: What a program that runs the file must know, beside classes and normalisation.
+        unordered: The rows (B, Q, ...) of its outputs are as good in another order: those of queries that are chosen
+            by scores, of which the last digit may decide.
     """
 
     module: nn.Module
@@ -35,6 +37,7 @@ class Deployed:
     as_student: Callable[[Run, Size | None], nn.Module]
     size: Size | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    unordered: bool = False
 
     def run(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs by name, by torch itself."""

@@ -1,4 +1,4 @@
-"""The files that are written: ONNX, and torch's own .pt2; each with what a program must know in its metadata."""
+"""The files that are written: ONNX, torch's own .pt2, OpenVINO's; each says what a program must know of it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from limbeck.export.deployed import Deployed, Run
+from limbeck.export.openvino import read_openvino
+from limbeck.export.ties import stable_sort
 
 CARD = "limbeck.json"  # name of the metadata in a .pt2
-KINDS = (".onnx", ".pt2")
+OF_ONNX = ("onnx", "onnxruntime", "onnxscript")
+NEEDED = {".onnx": OF_ONNX, ".pt2": (), ".xml": (*OF_ONNX, "openvino")}  # packages, by what is written
 
 
 def kind_of(path: Path) -> str:
@@ -27,21 +30,17 @@ def kind_of(path: Path) -> str:
     Raises:
         ValueError: It is none of these, or the extra for it is not installed.
     """
-    if path.suffix == ".xml":
-        raise ValueError(
-            f"{path}: OpenVINO's files are not written; write an .onnx, and convert it with OpenVINO's ovc"
-        )
-    if path.suffix not in KINDS:
-        raise ValueError(f"{path} should end with {' or '.join(KINDS)}, which says what is written")
-    if path.suffix == ".onnx":
-        for needed in ("onnx", "onnxruntime", "onnxscript"):
-            if find_spec(needed) is None:
-                raise ValueError(f"{path} needs {needed}: pip install 'limbeck[onnx]'")
+    if path.suffix not in NEEDED:
+        raise ValueError(f"{path} should end with {', '.join(NEEDED)}, which says what is written (.xml: of OpenVINO)")
+    for needed in NEEDED[path.suffix]:
+        if find_spec(needed) is None:
+            extra = "openvino" if path.suffix == ".xml" else "onnx"
+            raise ValueError(f"{path} needs {needed}: pip install 'limbeck[{extra}]'")
     return path.suffix
 
 
 def write(program: ExportedProgram, deployed: Deployed, card: Mapping[str, Any], path: Path) -> None:
-    """Write a graph with its card."""
+    """Write a graph with its card, as .onnx or .pt2."""
     if path.suffix == ".pt2":
         torch.export.save(program, path, extra_files={CARD: json.dumps(card)})
         return
@@ -68,6 +67,7 @@ def _translated(program: ExportedProgram, deployed: Deployed) -> Any:
                 dynamo=True,
                 input_names=["images"],
                 output_names=list(deployed.outputs),
+                custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
                 verbose=False,
             )
         except RuntimeError as error:  # its ConversionError is one
@@ -108,7 +108,7 @@ def read(path: Path) -> tuple[Run, dict[str, Any]]:
     if not path.is_file():
         raise ValueError(f"no file {path}")
     try:
-        run, card = _read_onnx(path) if path.suffix == ".onnx" else _read_program(path)
+        run, card = {".onnx": _read_onnx, ".pt2": _read_program, ".xml": read_openvino}[path.suffix](path)
     except Exception as error:  # of onnxruntime's many
         raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if "sha256" not in card:

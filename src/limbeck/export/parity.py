@@ -39,19 +39,47 @@ def differences(deployed: Deployed, run: Run, batches: Sequence[Tensor]) -> list
             raise ValueError(
                 f"it does not run on images {tuple(images.shape)}: {str(error).strip().splitlines()[0]}"
             ) from error
-        for name, expected in deployed.run(images).items():
-            found = _compared(name, expected, given[name], tuple(images.shape))
+        expected = deployed.run(images)
+        for name, value in expected.items():
+            if given[name].shape != value.shape:
+                shape, own = tuple(given[name].shape), tuple(value.shape)
+                raise ValueError(f"{name} is {shape} of images {tuple(images.shape)}, torch's {own}")
+        if deployed.unordered:
+            given = in_order_of(expected, given)
+        for name, value in expected.items():
+            found = _compared(name, value, given[name], tuple(images.shape))
             if name not in worst or not found.relative <= worst[name].relative:
                 worst[name] = found
     return list(worst.values())
 
 
 def _compared(name: str, expected: Tensor, given: Tensor, images: tuple[int, ...]) -> Difference:
-    if given.shape != expected.shape:
-        raise ValueError(f"{name} is {tuple(given.shape)} of images {images}, torch's {tuple(expected.shape)}")
-    expected, given = expected.double(), given.double()
-    largest = (expected - given).abs().max().item()
-    return Difference(name, largest, largest / max(expected.abs().max().item(), 1e-12), images)
+    largest = (expected.double() - given.double()).abs().max().item()
+    return Difference(name, largest, largest / _magnitude(expected), images)
+
+
+def _magnitude(values: Tensor) -> float:
+    return max(values.double().abs().max().item(), 1e-12)
+
+
+def in_order_of(expected: Outputs, given: Outputs) -> Outputs:
+    """The rows of ``given`` in the order of the rows of ``expected`` that they are nearest to.
+
+    Each is paired with one, by all outputs together, so that none may be missing, twice or changed.
+
+    Args:
+        expected: Outputs (B, Q, ...) whose rows of a place belong together, as box and scores of a query.
+        given: The same, the rows of an image in any order.
+    """
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+
+    apart = [
+        torch.cdist(value / _magnitude(value), given[name] / _magnitude(value), p=float("inf"))
+        for name, value in expected.items()
+    ]
+    cost = torch.stack(apart).amax(0).nan_to_num(1e6, 1e6)
+    places = torch.stack([torch.from_numpy(linear_sum_assignment(each.numpy())[1]) for each in cost])
+    return {name: value.gather(1, places[..., None].expand_as(value)) for name, value in given.items()}
 
 
 def batches_of(images: Sequence[Tensor], deployed: Deployed, batch: int | None) -> list[Tensor]:

@@ -19,12 +19,12 @@ def to_half(path: Path) -> Any:
     return convert_float_to_float16(onnx.load(path), keep_io_types=True)
 
 
-def to_int8(path: Path, images: Sequence[Tensor]) -> Any:
+def to_int8(path: Path, batches: Sequence[Tensor]) -> Any:
     """The ONNX in a file with weights and activations of convolutions and products in int8.
 
     Args:
         path: Of an ONNX in float32.
-        images: Each (3, H, W) in [0, 1], by which the range of each activation is found.
+        batches: Images (B, 3, H, W) in [0, 1], by which the range of each activation is found.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static  # type: ignore[import-untyped]
     from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped]
@@ -35,7 +35,7 @@ def to_int8(path: Path, images: Sequence[Tensor]) -> Any:
         quantize_static(
             prepared,
             written,
-            _Reader(images),
+            _Reader(batches),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=QUANTISED,
             per_channel=True,
@@ -49,11 +49,11 @@ def to_int8(path: Path, images: Sequence[Tensor]) -> Any:
 
 
 class _Reader:
-    """Gives onnxruntime one image after another."""
+    """Gives onnxruntime one batch after another."""
 
-    def __init__(self, images: Sequence[Tensor]):
-        self.left: Iterator[Tensor] = iter(images)
+    def __init__(self, batches: Sequence[Tensor]):
+        self.left: Iterator[Tensor] = iter(batches)
 
     def get_next(self) -> dict[str, Any] | None:
-        image = next(self.left, None)
-        return None if image is None else {"images": image[None].numpy()}
+        images = next(self.left, None)
+        return None if images is None else {"images": images.numpy()}

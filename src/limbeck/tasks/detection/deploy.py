@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from torchvision.ops import box_convert
 
 from limbeck.export.deployed import Deployed, Normalise, Run, Size, at_size
 from limbeck.export.objects import objects
+from limbeck.export.ties import FirstOfEqual
 from limbeck.models.model import Model
 from limbeck.tasks.detection.task import in_pixels_of
 from limbeck.tasks.detection.transformer_levels import run_on_noise
@@ -32,8 +34,10 @@ def deploy(model: Model) -> Deployed:
     """
     network = model.module
     if isinstance(network, TransformerDetector):
-        last_is_nothing, settings = _settings(network)
-        return _deployed(Queries(network, model, last_is_nothing), ("boxes", "scores"), settings)
+        output = run_on_noise(network.model)
+        last_is_nothing, settings = _settings(network, output)
+        deployed = _deployed(Queries(network, model, last_is_nothing), ("boxes", "scores"), settings)
+        return replace(deployed, unordered=output.get("enc_outputs_class") is not None)  # it chooses its queries
     for kind, (scores, grouped) in ONE_STAGE.items():
         if isinstance(network, kind):
             chosen = {
@@ -127,7 +131,8 @@ class Queries(nn.Module):
         given = {}
         if self.masked:
             given["pixel_mask"] = self.normalise.padded(torch.ones_like(images[:, 0], dtype=torch.int64))
-        output = self.network(pixel_values=pixels, **given)
+        with FirstOfEqual():
+            output = self.network(pixel_values=pixels, **given)
         height, width = (images if self.masked else pixels).shape[-2:]
         logits = output.logits.float()
         scores = logits.softmax(-1)[..., :-1] if self.last_is_nothing else logits.sigmoid()
@@ -135,9 +140,9 @@ class Queries(nn.Module):
         return torch.stack([left * width, top * height, right * width, bottom * height], -1), scores
 
 
-def _settings(network: TransformerDetector) -> tuple[bool, dict[str, Any]]:
+def _settings(network: TransformerDetector, output: Any) -> tuple[bool, dict[str, Any]]:
     """Whether the last class of a query is no object, and how the best are chosen."""
-    logits = run_on_noise(network.model).logits
+    logits = output.logits
     if logits.shape[-1] == network.model.config.num_labels + 1:
         return True, {"best_of": "row"}
     most = 100 if network.model.config.model_type in HUNDRED else logits.shape[1]
