@@ -94,7 +94,7 @@ def test_an_exported_classifier_runs_in_openvino(make, tmp_path):
     names = run(5)
     assert names["classes"] == CLASSES
     expected = deployed.run(torch.from_numpy(names["pixels"]).permute(2, 0, 1)[None])["logits"]
-    torch.testing.assert_close(torch.from_numpy(names["logits"]), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(names["logits"]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_exported_detector_finds_what_the_student_finds(make, tmp_path):

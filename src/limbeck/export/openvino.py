@@ -28,8 +28,8 @@ def read_openvino(path: Path) -> tuple[Run, dict[str, Any]]:
 
     core = openvino.Core()
     model = core.read_model(path)
-    texts = model.get_rt_info([CARD]).value if model.has_rt_info([CARD]) else {}
-    card = {name: json.loads(text.value) for name, text in texts.items()}
+    names = model.get_rt_info([CARD]).value if model.has_rt_info([CARD]) else ()
+    card = {name: json.loads(model.get_rt_info([CARD, name]).value) for name in names}
     # In float32, where OpenVINO would choose bfloat16 on a CPU that has it.
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
