@@ -16,7 +16,7 @@ CARD = "framework"  # where OpenVINO keeps the metadata of an ONNX, in the rt_in
 
 def convert(source: Path, path: Path) -> None:
     """Write an ONNX, with its card, as OpenVINO's .xml and .bin."""
-    import openvino
+    import openvino  # type: ignore[import-untyped]
 
     # What openvino.convert_model does, too, but for its report to OpenVINO's makers over the network.
     openvino.save_model(openvino.Core().read_model(source), path, compress_to_fp16=False)
