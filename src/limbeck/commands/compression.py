@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import torch
 from torch import nn
 
 from limbeck.commands.arguments import Arguments
@@ -34,6 +33,7 @@ from limbeck.training.compression import (
 )
 from limbeck.training.devices import make_accelerator
 from limbeck.training.display import Display, show
+from limbeck.training.layout import lay_out
 from limbeck.training.loaders import Loaders, telling_of_workers
 from limbeck.training.lock import held
 from limbeck.training.loop import train as train_recipe
@@ -146,10 +146,10 @@ class Compression:
         """Closed forms and slices; the status to end with."""
         folder, places, options = self.folder, self.places, self.options
         accelerator = make_accelerator(recipe.budget, folder.path, self.run_options)
-        recipe.student.to(accelerator.device).to(memory_format=torch.channels_last).eval()
+        note = lay_out(recipe.student.to(accelerator.device).eval(), accelerator.device)
         with Display() as display, held(folder, display.say), telling_of_workers():
-            for note in recipe.notes:
-                display.say(note)
+            for line in (*recipe.notes, *([note] if note else [])):
+                display.say(line)
             if folder.is_finished() and not self.run_options.overwrite:
                 display.say(f"{folder} is finished already")
                 return 0

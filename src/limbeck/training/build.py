@@ -15,6 +15,7 @@ from limbeck.teacher.prepare import prepare_teacher
 from limbeck.training.alone import Alone
 from limbeck.training.by_class import found_by
 from limbeck.training.display import Display, show
+from limbeck.training.layout import lay_out
 from limbeck.training.loaders import Loaders
 from limbeck.training.preflight import Row, preflight
 from limbeck.training.recipe import Recipe
@@ -38,8 +39,8 @@ def build(recipe: Recipe, loaders: Loaders, example: Any, device: torch.device, 
         if device.type != "cuda":
             raise ValueError(f"--sync-norms is for GPUs: torch's SyncBatchNorm does not run on {device.type}")
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
-    if recipe.budget.channels_last:
-        student.to(memory_format=torch.channels_last)
+    if recipe.budget.channels_last and (note := lay_out(student, device)):
+        display.say(note)
     if recipe.teacher is None:
         return Built(Alone(student), {}, None, [])
     task, plain = recipe.task, recipe.teacher.to(device)
