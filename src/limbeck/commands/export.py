@@ -136,9 +136,10 @@ def _sized(deployed: Deployed, size: tuple[int, int] | None) -> Deployed:
 
 def _about(card: Mapping[str, Any], student: Path, deployed: Deployed, batch: int | None, precision: str) -> Card:
     """What a program that runs the file must know; of some tasks more."""
+    height, width = deployed.size or ("H", "W")
     return {
         **{name: card[name] for name in OF_CARD if card.get(name) is not None},
-        "input": "images (B, 3, H, W) float32, RGB in [0, 1]",
+        "input": f"images ({batch or 'B'}, 3, {height}, {width}) float32, RGB in [0, 1]",
         "outputs": list(deployed.outputs),
         "size": deployed.size,
         "batch": batch,
@@ -158,7 +159,7 @@ def _check_same(file: Path, stored: Mapping[str, Any], about: Mapping[str, Any])
             f"{about['sha256'][:12]}...); name its run, and --weights last where it was the last"
         )
     plain = json.loads(json.dumps(about))  # of tuples, lists
-    for name in plain.keys() - {"batch", "precision", "size", "version"}:
+    for name in plain.keys() - {"batch", "input", "precision", "size", "version"}:
         if stored.get(name) != plain[name]:
             raise ValueError(f"{file} says {stored.get(name)!r} of {name}, the run {plain[name]!r}; export it again")
 
