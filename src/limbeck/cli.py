@@ -32,7 +32,7 @@ limbeck makes a small vision model learn from a big one.
   limbeck predict RUN IMAGES --out DIR
       what the student of a run says of images, as json, masks and pictures
   limbeck export RUN student.onnx
-      the student of a run as ONNX or .pt2, written only where it gives what the student gives
+      the student of a run as .onnx, .pt2 or .xml (OpenVINO), written only where it gives what the student gives
   limbeck layers MODEL --size 224
       every layer of a model, with its feature's shape and stride
   limbeck methods

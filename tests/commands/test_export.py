@@ -144,6 +144,14 @@ def test_openvino_in_int8_for_a_fixed_number_of_images_is_judged_by_the_metric(f
     assert "FakeQuantize" in kinds
 
 
+def test_openvino_in_half_precision_has_the_names_of_the_outputs(folder, tmp_path, capsys):
+    openvino = pytest.importorskip("openvino")
+    file = tmp_path / "student.xml"
+    main(arguments(folder, file, "--half", "--max-loss", "0.3"))
+    assert "top1 on 10 validation images" in capsys.readouterr().out
+    assert openvino.Core().read_model(file).output("logits").get_names() == {"logits"}
+
+
 def test_what_is_not_installed_is_named_with_its_extra(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(files, "find_spec", lambda name: None if name == "openvino" else name)
     said = mistake(arguments(folder, tmp_path / "student.xml"), capsys)

@@ -383,6 +383,11 @@ def test_two_matches_that_were_given_one_name_are_refused():
         distiller_of(*matches)
 
 
+def test_a_match_without_its_list_is_refused():
+    with pytest.raises(TypeError, match=r"pass a list: Distiller\(student, teacher, \[match\], ...\)"):
+        Distiller(convnet(4), convnet(8), Match("body", "body", MSE()), example=torch.rand(2, 3, 4, 4))
+
+
 def test_no_match_is_refused():
     with pytest.raises(ValueError, match="no matches"):
         distiller_of()

@@ -15,11 +15,15 @@ from limbeck.tasks import TASKS, task_kind
 from limbeck.training.compression import Shared
 
 HELP = """\
-limbeck compress TASK MODEL --data DIR --ratio 0.5 --out RUN makes a trained model smaller: its layers become factors
-that give what the layers gave, which then learn slice by slice, without labels. TASK is one of {tasks};
-MODEL is the folder of a run, or a name as limbeck train takes it, with --weights.
+limbeck compress TASK MODEL --data DIR --ratio 0.5 --out RUN makes a trained
+model smaller: its layers become factors that give what the layers gave, which
+then learn slice by slice, without labels. TASK is one of
+{tasks}; MODEL is the folder of a
+run, or a name as limbeck train takes it, with --weights.
+
 limbeck compress RUN --resume goes on with a run that was stopped or killed.
-With --ratio 0.3 0.5 0.7, several runs are made in folders below --out, and put side by side in a table and a picture.
+With --ratio 0.3 0.5 0.7, several runs are made in folders below --out, and put
+side by side in a table and a picture.
 
 The options: limbeck compress classification MODEL --help"""
 

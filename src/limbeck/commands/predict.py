@@ -72,9 +72,9 @@ def _predict(
         for name, file in track(files.items(), "predicting", len(files)):
             try:
                 image = read_image(file)
-            except ValueError:
+            except ValueError as error:
                 if on_bad_data == "error":
-                    raise
+                    raise ValueError(f"{error}, or pass --on-bad-data skip") from None
                 skipped += 1
                 continue
             prediction = predictor.predict(image)

@@ -98,7 +98,7 @@ def check_shapes(
     elif student.select(channel, 0).shape != teacher.select(channel, 0).shape:
         remedy = "they have other positions: read tokens as maps, for example Layer(path, read=tokens_to_map(prefix=1))"
     elif projector is None:
-        remedy = "for other channels pass projector=conv1x1"
+        remedy = "for other channels pass projector=conv1x1, or any_shape = True as an attribute of the criterion"
     else:
         remedy = "the projector has to give as many channels as the teacher has"
     through = "" if projector is None else " through the projector"

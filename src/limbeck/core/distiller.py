@@ -83,6 +83,8 @@ class Distiller(nn.Module):
         process_group: dist.ProcessGroup | None = None,
     ):
         super().__init__()
+        if isinstance(matches, Match):
+            raise TypeError("matches is a single Match; pass a list: Distiller(student, teacher, [match], ...)")
         if not matches:
             raise ValueError("no matches: the student would be trained alone")
         check_models(student, teacher.model if isinstance(teacher, Teacher) else teacher)

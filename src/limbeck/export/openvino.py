@@ -35,6 +35,6 @@ def read_openvino(path: Path) -> tuple[Run, dict[str, Any]]:
 
     def run(images: Tensor) -> dict[str, Tensor]:
         values = compiled({"images": images.cpu().numpy()})
-        return {output.any_name: torch.tensor(value) for output, value in values.items()}
+        return {name: torch.tensor(values[name]) for name in card["outputs"]}  # one may have several names
 
     return run, card
