@@ -264,7 +264,7 @@ def test_a_method_of_labelled_images_is_looked_over_on_some_that_are(teacher, tm
 
 
 def test_labels_that_are_none_are_refused(teacher):
-    with pytest.raises(ValueError, match="no training image has a label"):
+    with pytest.raises(ValueError, match="labels is 0; it must be 1 or more"):
         distilled(teacher, data=Data("digits", images=320, labels=0))
 
 
