@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from limbeck.core.precision import exact
 from limbeck.criteria.shared.logits import divergence
 from limbeck.criteria.shared.maps import as_maps
 from limbeck.criteria.shared.one_pass import OnePass, transformed
@@ -34,7 +35,7 @@ class CIRKD(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = (
-            nn.functional.normalize(_without_zeros(feature.flatten(2)), dim=1).transpose(0, 1)
+            nn.functional.normalize(_without_zeros(exact(feature).flatten(2)), dim=1).transpose(0, 1)
             for feature in as_maps(self, student, teacher, channels=False)
         )  # (C, B, positions)
         if torch.compiler.is_compiling() or transformed() or not torch.is_grad_enabled():
@@ -43,15 +44,15 @@ class CIRKD(nn.Module):
         return value
 
     def _formula(self, student: Tensor, teacher: Tensor) -> Tensor:
-        of_images = (self._compare(image, student, teacher) for image in range(student.shape[1]))
-        return torch.stack([divergence(*logs, 1).mean() for logs in of_images]).mean()
+        of_images = (self._similarities(image, student, teacher) for image in range(student.shape[1]))
+        return torch.stack([divergence(*logits, 1).mean() for logits in of_images]).mean()
 
     def _with_gradient(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, None]:
         """The value, and its gradient on the student's directions: each image's, as one that asks and as one asked."""
         _, batch, positions = student.shape
         value, gradient = student.new_zeros(()), torch.zeros_like(student)
         for image in range(batch):
-            of_student, of_teacher = (log.log_softmax(-1) for log in self._compare(image, student, teacher))
+            of_student, of_teacher = (each.log_softmax(-1) for each in self._similarities(image, student, teacher))
             wanted = of_teacher.exp()
             value += (wanted * of_teacher.sub_(of_student)).sum()
             excess = of_student.exp_().sub_(wanted)
@@ -59,7 +60,7 @@ class CIRKD(nn.Module):
             gradient[:, image] += torch.einsum("cbq,pbq->cp", student, excess)
         return value / (batch**2 * positions), gradient.div_(batch**2 * positions * self.temperature), None
 
-    def _compare(self, image: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    def _similarities(self, image: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (positions of this image, B, positions) of which position looks like which, of both."""
         of_student, of_teacher = (
             torch.einsum("cp,cbq->pbq", feature[:, image], feature).div_(self.temperature)
