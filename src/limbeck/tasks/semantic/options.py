@@ -26,8 +26,8 @@ class Data:
             Cityscapes (leftImg8bit and gtFine): docs/data.md has them all.
         val_data: Such a folder with the validation images, where they are not in --data.
         split: The part of the data that is measured on; by default val, or else test.
-        ignore_index: A value in the masks, beside 255, for pixels that count for nothing.
         on_bad_data: What becomes of an image or mask that cannot be used: an error, or left out and counted (skip).
+        ignore_index: A value in the masks, beside 255, for pixels that count for nothing.
         images: Use only this many training images, chosen by --data-seed.
         short_side: Pixels that the shorter side of an image is brought to; by default that of a typical one. Masks are
             measured at their size.
@@ -41,8 +41,8 @@ class Data:
     data: Path
     val_data: Path | None = None
     split: HeldOut | None = None
-    ignore_index: int | None = None
     on_bad_data: OnBadData = "error"
+    ignore_index: int | None = None
     images: int | None = None
     short_side: int | None = None
     crop: tuple[int, int] | None = None
