@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+
+from limbeck.models.memory import most_allocated
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Step = Callable[[], object]
@@ -59,12 +59,7 @@ def _peak(make: Callable[[], Step], threads: int) -> int:
         step()
         return torch.cuda.max_memory_allocated() - before
     step()  # momentum and other state that stays is made in the first
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    assert profiler.profiler is not None
-    events = profiler.profiler.kineto_results.events()
-    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    return max(accumulate(size for _, size in changes))
+    return most_allocated(step)
 
 
 def synchronise() -> None:

@@ -146,10 +146,12 @@ class Compression:
         """Closed forms and slices; the status to end with."""
         folder, places, options = self.folder, self.places, self.options
         accelerator = make_accelerator(recipe.budget, folder.path, self.run_options)
-        note = lay_out(recipe.student.to(accelerator.device).eval(), accelerator.device)
+        recipe.student.to(accelerator.device).eval()
         with Display() as display, held(folder, display.say), telling_of_workers():
-            for line in (*recipe.notes, *([note] if note else [])):
-                display.say(line)
+            for note in recipe.notes:
+                display.say(note)
+            if left_as_it_was := lay_out(recipe.student, accelerator.device):
+                display.say(left_as_it_was)
             if folder.is_finished() and not self.run_options.overwrite:
                 display.say(f"{folder} is finished already")
                 return 0

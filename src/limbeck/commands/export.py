@@ -100,13 +100,7 @@ def _write(file: Path, deployed: Deployed, about: Card, comparison: Comparison) 
             first = written if file.suffix == ".pt2" else written.with_suffix(".onnx")
             write(program_of(deployed, about["batch"]), deployed, about, first)
             if about["precision"] != "fp32":
-                from limbeck.export.precision import to_half, to_int8
-
-                half = about["precision"] == "fp16"
-                lower = (
-                    to_half(first) if half else to_int8(first, comparison.calibration(CALIBRATED_ON, about["batch"]))
-                )
-                write_onnx(lower, about, first)
+                write_onnx(_lowered(first, about, comparison), about, first)
             if file.suffix == ".xml":
                 convert(first, written)
                 first.unlink()
@@ -115,6 +109,15 @@ def _write(file: Path, deployed: Deployed, about: Card, comparison: Comparison) 
                 part.replace(file.with_name(part.name))
     except ValueError as error:
         raise ValueError(f"{file} was not written: {error}") from error
+
+
+def _lowered(file: Path, about: Card, comparison: Comparison) -> Any:
+    """The ONNX in a file, in float16 or int8."""
+    from limbeck.export.precision import to_half, to_int8
+
+    if about["precision"] == "fp16":
+        return to_half(file)
+    return to_int8(file, comparison.calibration(CALIBRATED_ON, about["batch"]))
 
 
 def _precision(half: bool, int8: bool, ending: str) -> Precision:

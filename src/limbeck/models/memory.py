@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import accumulate
 
 import torch
@@ -26,11 +27,16 @@ def peak_memory(model: nn.Module, example: Example) -> int:
             before = torch.cuda.memory_allocated(device)
             call(model, example)
             return held + torch.cuda.max_memory_allocated(device) - before
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            call(model, example)
+        return held + most_allocated(lambda: call(model, example))
+
+
+def most_allocated(run: Callable[[], object]) -> int:
+    """Bytes of tensors on the CPU that a call allocates and holds at once, at most."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
     assert profiler.profiler is not None
     events = profiler.profiler.kineto_results.events()
     changes: list[tuple[int, int]] = sorted(
         (event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"
     )
-    return held + max(accumulate((size for _, size in changes), initial=0))
+    return max(accumulate((size for _, size in changes), initial=0))
