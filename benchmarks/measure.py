@@ -41,10 +41,12 @@ def ratio(times: dict[str, list[float]], name: str, *parts: str) -> float:
 
 
 def peak_memory(make: Callable[[], Step]) -> int:
-    """Bytes of tensors that a step takes at most beyond what was there before it, in a process of its own.
+    """Bytes of tensors that a step takes at most beyond what was there before it, as torch allocates them.
 
-    On a CPU as torch allocates them: what the process holds of the system depends on what the C library gives back.
+    On a CPU in a process of its own; a GPU's allocator counts exactly in any.
     """
+    if DEVICE == "cuda":
+        return _peak(make, torch.get_num_threads())
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_peak, (make, torch.get_num_threads()))
@@ -53,12 +55,12 @@ def peak_memory(make: Callable[[], Step]) -> int:
 def _peak(make: Callable[[], Step], threads: int) -> int:
     torch.set_num_threads(threads)
     step = make()
+    step()  # momentum and other state that stays is made in the first
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
         return torch.cuda.max_memory_allocated() - before
-    step()  # momentum and other state that stays is made in the first
     return most_allocated(step)
 
 
