@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from limbeck.core.precision import as_convolutions
 from limbeck.core.precision import exact as in_float32
 from limbeck.criteria.shared.one_pass import CHUNK, OnePass, transformed
 
@@ -24,7 +25,8 @@ class ChannelTransform(nn.Module):
     library's choices.
 
     Loss and gradients are computed in one pass over chunks of positions, so that the only large tensor kept for the
-    backward pass is the gradient of the student's feature. Sums are in float32 under any mixed precision.
+    backward pass is the gradient of the student's feature. Sums are in float32 under any mixed precision; on a GPU the
+    products of float32 features are in TensorFloat-32 where torch's convolutions are, as they are by default.
 
     Args:
         hidden: Width of the hidden layer; ``None`` takes the teacher's channels.
@@ -118,7 +120,7 @@ def one_pass(
     first, first_bias, second = w1.to(dtype), b1.to(dtype), w2.to(dtype)
     scale = 2 / len(rows)  # of the gradient of a sum of squares divided by the batch
     scaled_second = second * scale
-    with torch.autocast(rows.device.type, enabled=False):
+    with torch.autocast(rows.device.type, enabled=False), as_convolutions(rows.device):
         for chunk in chunks(rows, largest=max(*w1.shape, *w2.shape)):
             x = rows[chunk].reshape(-1, rows.shape[2]).to(dtype)  # (n, C_s)
             t = target[chunk].reshape(-1, target.shape[2])  # (n, C_t)
