@@ -11,7 +11,8 @@ from torch import Tensor
 
 from limbeck.core.precision import exact
 
-CHUNK = {"cpu": 2**21, "cuda": 2**24}  # elements of the largest temporary: measured on CPU, chosen on CUDA
+# Elements of the largest temporary. On a GPU a piece of fewer takes as long to start as to compute (H100).
+CHUNK = {"cpu": 2**21, "cuda": 2**24}
 Formula = Callable[..., Tensor]  # (student, teacher, *further) -> scalar
 Run = Callable[..., tuple[Any, ...]]
 
@@ -97,26 +98,37 @@ def _run(formula: Formula, dim: int, further: int, *tensors: Tensor) -> tuple[An
     total = exact(sliced[0].new_zeros(()))
     # In float16 a gradient could be 0 before the loss is scaled; autograd casts it back after that.
     dtype = torch.float32 if sliced[0].dtype == torch.float16 else sliced[0].dtype
-    of_student = torch.empty_like(sliced[0], dtype=dtype)
+    cuts = list(pieces(sliced[0], dim))
+    of_student = torch.empty_like(sliced[0], dtype=dtype) if len(cuts) != 1 else None
     of_weights = [torch.zeros_like(weight) for weight in weights]
-    for piece in pieces(sliced[0], dim):
+    for piece in cuts:
         student, *others = cut(sliced, dim, piece)
         student = student.detach().requires_grad_()
         with torch.enable_grad():
             value = formula(student, *others)
         found = torch.autograd.grad(value, [student, *weights])
         total += value.detach()
-        of_student.narrow(dim, *piece).copy_(found[0])
+        if of_student is None:
+            of_student = in_layout_of(sliced[0], found[0].to(dtype))
+        else:
+            of_student.narrow(dim, *piece).copy_(found[0])
         for gradient, part in zip(of_weights, found[1:], strict=True):
             gradient += part
     return total, of_student, *[None] * (1 + further), *of_weights
 
 
+def in_layout_of(feature: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient that can be changed in place: autograd gives a constant one without memory for each value."""
+    if gradient.stride() == feature.stride():
+        return gradient
+    return torch.empty_like(feature, dtype=gradient.dtype).copy_(gradient)
+
+
 def pieces(feature: Tensor, dim: int) -> Iterator[tuple[int, int]]:
     """Start and length of slices of about ``CHUNK`` elements along a dimension."""
-    size = feature.shape[dim]
-    room = CHUNK.get(feature.device.type, CHUNK["cuda"])
-    step = max(1, room * size // max(1, feature.numel()))
+    size, room = feature.shape[dim], CHUNK.get(feature.device.type, CHUNK["cuda"])
+    count = max(1, round(feature.numel() / room))
+    step = max(1, -(-size // count))  # all alike: a last one of a few images would cost a GPU as much as the others
     for start in range(0, size, step):
         yield start, min(step, size - start)
 
