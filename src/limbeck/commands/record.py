@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def circumstances(given: Mapping[str, Any]) -> dict[str, Any]:
     weights = {name: RunFolder(path).student if path.is_dir() else path for name, path in paths.items()}
     code = {name: Path(file_and_name(value)[0]) for name, value in names.items()}
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
         "commit": _commit(),
         "sha256": {name: sha256_of(path) for name, path in weights.items() if path.is_file()},
         CODE: {name: sha256_of(path) for name, path in code.items() if path.is_file()},
@@ -70,6 +70,14 @@ def data_of(run: RunFolder, data: str | None, split: HeldOut | None = None) -> t
     return data, own if split is None else {"split": split}
 
 
+def version_of(package: str) -> str:
+    """Of a package, whose files may just lie on the path, as limbeck's own in a clone."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -79,7 +87,7 @@ def _commit() -> str | None:
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     except OSError:  # no git on this machine
-        return None
+        return "not installed"
     return done.stdout.strip() or None
 
 
