@@ -4,15 +4,20 @@
 
 The teacher is a ResNet-14 of twice the width, which sees all 50,000 images; the student a ResNet-8, which sees 4,000.
 Students are trained by limbeck's defaults: only the length of a run and the size of a batch are chosen here. Runs that
---out holds already are taken, so a table can be made in parts: --methods, --seeds.
+--out holds already are taken, so a table can be made in parts: --methods, --seeds. For transformers
+
+    python benchmarks/quality.py --data cifar10 --out runs/transformers --teacher benchmarks/robustness_nets.py:vit \
+        --student benchmarks/robustness_nets.py:deit --optimizer adamw --teacher-epochs 8 --epochs 15 \
+        --methods ChannelTransform KD ViTKD DeiT
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -26,6 +31,7 @@ from limbeck.training.compare import compare, table
 from limbeck.training.recipe import Budget, Recipe
 
 NETS = Path(__file__).with_name("cifar_resnet.py")
+Optimizer = Literal["sgd", "adamw"]
 ELSEWHERE = (  # what needs boxes, masks, or transformers
     *("CrossKD", "DETRDistill", "FGD", "ForegroundTransform", "LD"),
     *("CIRKD", "DeiT", "ViTKD"),
@@ -47,24 +53,29 @@ class Quality:
     seeds: tuple[int, ...] = (0, 1, 2)
     images: int = 4000
     """Training images of every student."""
+    teacher: str = f"{NETS}:resnet14x2"
+    student: str = f"{NETS}:resnet8"
+    optimizer: Optimizer = "sgd"
     epochs: int = 5
     batch_size: int = 32
     teacher_epochs: int = 2
+    workers: int = 1
+    """Loader processes, which change no result."""
     threads: int = 1
 
-    def teacher(self) -> Recipe:
+    def make_teacher(self) -> Recipe:
         """A recipe for the teacher, which sees all images."""
         return classification.train(
             Data(self.data, augment="small", load_size=32),
-            f"{NETS}:resnet14x2",
+            self.teacher,
             size=32,
-            budget=replace(self.budget(self.teacher_epochs, batch_size=128, seed=0), learning_rate=0.1),
+            budget=self.budget(self.teacher_epochs, batch_size=128, seed=0),
         )
 
     def alone(self, seed: int) -> Recipe:
         """A recipe for the student alone."""
         budget = self.budget(self.epochs, self.batch_size, seed)
-        return classification.train(self.of_images(), f"{NETS}:resnet8", size=32, budget=budget)
+        return classification.train(self.of_images(), self.student, size=32, budget=budget)
 
     def distilled(self, method: str, seed: int) -> Recipe:
         """A recipe for the student beside the teacher."""
@@ -72,7 +83,7 @@ class Quality:
         return classification.distill(
             self.of_images(),
             teacher=str(self.out / "teacher-0"),
-            student=f"{NETS}:resnet8",
+            student=self.student,
             size=32,
             matching=MatchOptions(method=(method,), weight=("auto",) if other == "auto" else ()),
             layers=other if other not in ("", "auto") else None,
@@ -87,7 +98,8 @@ class Quality:
         return Budget(
             epochs=epochs,
             batch_size=batch_size,
-            workers=1,
+            optimizer=self.optimizer,
+            workers=self.workers,
             evaluate_every=epochs,
             seed=seed,
         )
@@ -97,7 +109,7 @@ def main(quality: Quality) -> None:
     started = time.time()
     torch.set_num_threads(quality.threads)
     print(circumstances())
-    (teacher,) = compare({"teacher": lambda seed: quality.teacher()}, [0], quality.out)
+    (teacher,) = compare({"teacher": lambda seed: quality.make_teacher()}, [0], quality.out)
     arms = {"alone": quality.alone, **{method: partial(quality.distilled, method) for method in quality.methods}}
     results = compare(arms, quality.seeds, quality.out)
     print(f"\n{table(results)}\n\nteacher {teacher.values[0]:.2%}; {(time.time() - started) / 60:.0f} minutes")

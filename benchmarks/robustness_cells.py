@@ -48,7 +48,7 @@ class Set:
         )
         make: Callable[..., Recipe] = module.distill if "teacher" in given else module.train
         if self.task == "classification":
-            given["size"] = self.size
+            given.setdefault("size", self.size)
         if "teacher" in given:
             given["matching"] = MatchOptions(method=(given.pop("method"),))
             given["teacher_options"] = TeacherOptions(teacher_check=False)  # its own run has measured it
@@ -65,19 +65,21 @@ class Set:
 
 
 SETS = {
-    "digits": Set("classification", "digits", "top1", 8, 16),
-    "cifar-2k": Set("classification", "cifar10", "top1", 6, 4, images=2000),
-    "cifar-10k": Set("classification", "cifar10", "top1", 2, 4),
-    "cells": Set("classification", "cells", "top1", 20, 12, images=256),
-    "patches": Set("classification", "patches", "top1", 8, 24),
-    "objects": Set("classification", "objects", "top1", 16, 48),
-    "camvid": Set("semantic", "camvid", "miou", 4, 16, size=96),
-    "bccd": Set("detection", "bccd", "box_ap", 4, 16, size=128),
-    "coco128": Set("instance", "coco128", "mask_ap", 8, 48, size=128),
+    "digits": Set("classification", "digits", "top1", 24, 36),
+    "cifar-2k": Set("classification", "cifar10", "top1", 18, 16, images=2000),
+    "cifar-10k": Set("classification", "cifar10", "top1", 5, 16),
+    "cells": Set("classification", "cells", "top1", 50, 16, images=256),
+    "patches": Set("classification", "patches", "top1", 24, 60),
+    "objects": Set("classification", "objects", "top1", 48, 60),
+    "camvid": Set("semantic", "camvid", "miou", 12, 36, size=96),
+    "bccd": Set("detection", "bccd", "box_ap", 12, 36, size=128),
+    "coco128": Set("instance", "coco128", "mask_ap", 24, 96, size=128),
 }
 
 MODELS = {
-    "resnet": "timm:test_resnet",
+    "resnet": "timm:resnet10t",
+    "lite0": "timm:tf_efficientnet_lite0",
+    "test_resnet": "timm:test_resnet",
     "resnet14x2": f"{CIFAR_NETS}:resnet14x2",
     "resnet8": f"{CIFAR_NETS}:resnet8",
     "vit": f"{NETS}:vit",
@@ -114,7 +116,7 @@ class Cell:
 CELLS = [
     Cell("digits", "resnet", "mobilenetv3", "sgd"),
     Cell("patches", "resnet", "efficientnet", "sgd"),
-    Cell("objects", "resnet", "lcnet", "sgd"),
+    Cell("objects", "lite0", "lcnet", "sgd"),
     Cell("digits", "resnet", "vit_tiny", "adamw"),
     Cell("patches", "resnet", "mobilenetv3", "adamw"),
     Cell("cifar-2k", "convnext", "efficientnet", "sgd"),
@@ -124,17 +126,17 @@ CELLS = [
     Cell("cells", "resnet", "efficientnet", "sgd"),
     Cell("cifar-10k", "resnet", "efficientnet", "sgd"),
     Cell("patches", "convnext", "ghostnet", "sgd"),
-    Cell("cifar-2k", "vit", "resnet", "adamw"),
+    Cell("cifar-2k", "vit", "test_resnet", "adamw"),
     Cell("digits", "convnext", "efficientnet", "adamw"),
-    Cell("objects", "resnet", "vit_tiny", "sgd"),
+    Cell("objects", "lite0", "vit_tiny", "sgd"),
     Cell("cifar-2k", "resnet14x2", "resnet8", "sgd"),
     Cell("patches", "resnet", "vit_tiny", "sgd"),
     Cell("bccd", "fcos-resnet", "fcos-mobilenet", "sgd"),
-    Cell("objects", "resnet", "efficientnet", "adamw"),
+    Cell("objects", "lite0", "efficientnet", "adamw"),
     Cell("camvid", "fpn-resnet18", "pspnet-mobilenetv2", "adamw"),
     Cell("digits", "vit", "lcnet", "sgd"),
     Cell("patches", "convnext", "mobilenetv4", "adamw"),
-    Cell("cifar-10k", "vit", "resnet", "sgd"),
+    Cell("cifar-10k", "vit", "test_resnet", "sgd"),
     Cell("cifar-10k", "convnext", "mobilenetv4", "sgd"),
     Cell("cifar-2k", "resnet", "mobilenetv3", "sgd"),
     Cell("cifar-2k", "resnet", "lcnet", "adamw"),

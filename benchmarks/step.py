@@ -32,6 +32,7 @@ from limbeck.tasks import task_kind_of
 from limbeck.tasks.kind import TaskKind
 from limbeck.tasks.semantic.task import Semantic
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STUDENT, TEACHER, DISTILLED = "student step", "teacher forward", "distilled step"
 CLASSES = {  # as many as ImageNet, Cityscapes and COCO have
     task: [str(index) for index in range(count)]
@@ -53,6 +54,8 @@ class Pair:
     channels_last: Literal["distilled", "both", "none"] = "distilled"
     """Which student is kept in the channels_last memory format: the distilled one, as limbeck distill does, beside a
     plain one as it comes; or both or none, so that they are alike."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of all three: under autocast, as limbeck distill --precision runs them; fp16 without a scaler of the loss."""
     teacher_dtype: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     batch: int = 8
@@ -63,13 +66,14 @@ class Pair:
 
 def step(pair: Pair, name: str) -> Step:
     torch.manual_seed(0)
+    autocast = torch.autocast(DEVICE, DTYPES[pair.precision], enabled=pair.precision != "fp32")
     models = [build(name) for name in (pair.student, pair.teacher)]
     matches = matches_of(pair, *models)  # found on the CPU, where the example is
     student, teacher = (model.module.to(DEVICE) for model in models)
     work = work_of(pair)
     if name == TEACHER:
         teacher.eval()
-        return torch.no_grad()(partial(teacher, *work.teacher_inputs))
+        return autocast(torch.no_grad()(partial(teacher, *work.teacher_inputs)))
     if pair.channels_last == "both" or (pair.channels_last == "distilled" and name == DISTILLED):
         student.to(memory_format=torch.channels_last)
     trained = student
@@ -88,11 +92,12 @@ def step(pair: Pair, name: str) -> Step:
 
     def run() -> None:
         trained.train()
-        if name == STUDENT:
-            loss = work.loss(trained(*work.inputs))
-        else:
-            out = trained(*work.inputs, teacher_inputs=work.teacher_inputs)
-            loss = work.loss(out.output) + out.loss
+        with autocast:
+            if name == STUDENT:
+                loss = work.loss(trained(*work.inputs))
+            else:
+                out = trained(*work.inputs, teacher_inputs=work.teacher_inputs)
+                loss = work.loss(out.output) + out.loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
