@@ -37,6 +37,50 @@ def test_a_criterion_that_changes_a_feature_in_place_is_refused():
             distiller_of(Match("body", "body", spoil), teacher=convnet(4, seed=1))
 
 
+# --- a criterion without gradient ---
+
+
+def agreement(student, teacher):
+    """Of the classes; the two networks of these tests agree on one image of the two."""
+    return (student.argmax(1) == torch.tensor([student[0].argmax(), -1])).float().mean()
+
+
+def nothing_here(student, teacher):
+    return torch.zeros(())
+
+
+class OwnAlone(nn.Linear):  # a criterion that trains its own weights, and not the student
+    def forward(self, student, teacher):
+        return super().forward(student.detach()).square().mean()
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [lambda student, teacher: (student.detach() - teacher).square().mean(), agreement, OwnAlone(5, 5)],
+    ids=["detached", "argmax", "own weights alone"],
+)
+@pytest.mark.parametrize("weight", [1.0, "auto", lambda progress: progress])
+def test_criterion_that_gives_the_student_no_gradient_is_refused_at_construction(criterion, weight):
+    with pytest.raises(ValueError, match=r"of .*:output gives no gradient to the student's feature, .* detach\(\)"):
+        distiller_of(Match("", "", criterion, weight=weight))
+
+
+def test_criterion_without_gradient_is_taken_where_it_is_only_looked_at():
+    distiller = distiller_of(Match("", "", agreement, weight=0), Match("body", "body", ChannelTransform()))
+    assert distiller.matches[0](torch.eye(5)[:2], torch.eye(5)[:2]) == 0.5
+    distiller(images()).loss.backward()
+
+
+def test_criterion_that_has_nothing_to_compare_in_the_example_is_warned_of_alone():
+    with pytest.warns(UserWarning, match="for the example, where its value is 0, the criterion of nothing_here:output"):
+        distiller_of(Match("", "", nothing_here))
+
+
+def test_criterion_of_a_student_that_equals_its_teacher_teaches_all_the_same():
+    distiller_of(Match("body", "body", MSE()), student=convnet(4), teacher=convnet(4))
+    distiller_of(Match(("stem", "body"), ("stem", "body"), lambda s, t: (s[1] - t[1]).norm()), teacher=convnet(4))
+
+
 # --- a feature without gradient ---
 
 

@@ -74,6 +74,13 @@ def test_weight_that_is_not_finite_is_refused(value):
         distiller.set_progress(0.5)
 
 
+def test_weight_that_falls_below_zero_is_refused_with_the_remedy():
+    distiller = distiller_of(lambda progress: 1 - 2 * progress)
+    distiller.set_progress(0.5)
+    with pytest.raises(ValueError, match=r"the weight of MSELoss:stem is -1.0 at progress 1; below 0 .* -similarity"):
+        distiller.set_progress(1.0)
+
+
 def test_changing_weight_is_no_part_of_the_state_and_is_copied_and_moved():
     distiller = distiller_of(WarmUp(4.0, until=1.0))
     distiller.set_progress(0.5)

@@ -169,6 +169,12 @@ def test_weight_that_is_not_finite_or_a_truth_value_is_refused(weight):
         Match("", "", KD(), weight=weight)
 
 
+@pytest.mark.parametrize("weight", [-1, -0.5, np.float32(-2)], ids=str)
+def test_weight_below_zero_is_refused_with_the_remedy(weight):
+    with pytest.raises(ValueError, match=r"weight is .*-.*; below 0 .* pass lambda student, teacher: -similarity"):
+        Match("", "", KD(), weight=weight)
+
+
 @pytest.mark.parametrize("weight", [np.float32(0.5), np.int64(2), 3], ids=repr)
 def test_numbers_of_numpy_are_weights(weight):
     match = Match("", "", KD(), weight=weight)

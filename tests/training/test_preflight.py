@@ -109,6 +109,10 @@ def copy_teacher(distiller):
     distiller.student.load_state_dict(distiller.teacher.model.state_dict())
 
 
+def detach_student(distiller):  # which at construction would be refused there
+    distiller.matches[0].criterion.compare = lambda c, s, t: use_both(c, s.detach(), t)
+
+
 DEFECTS = {
     "teacher with nan": (nn.MSELoss(), poison_teacher, "MSELoss:body is nan on the first batch; check the teacher's"),
     "infinite": (lambda s, t: (s - t).sum() / 0, None, "is -?inf on the first batch"),
@@ -119,8 +123,8 @@ DEFECTS = {
     ),
     "frozen student": (nn.MSELoss(), freeze_student, "student's feature has no gradient; is that part .* frozen?"),
     "student detached": (
-        Weighted(lambda c, s, t: use_both(c, s.detach(), t)),
-        None,
+        Weighted(use_both),
+        detach_student,
         "gives no gradient to body, so that would never learn",
     ),
     "unused weight": (
@@ -141,11 +145,14 @@ def test_match_that_would_teach_nothing_stops_the_run(criterion, spoil, message)
 
 
 def test_criterion_that_detaches_the_student_stops_the_run():
-    def detached(student, teacher):
-        return F.mse_loss(student.detach(), teacher)
+    made = []  # at construction it would be refused there
 
+    def detached(student, teacher):
+        return F.mse_loss(student.detach() if made else student, teacher)
+
+    made.append(distiller_of(Match("body", "body", detached)))
     with pytest.raises(ValueError, match="detached:body gives no gradient to body"):
-        preflight(distiller_of(Match("body", "body", detached)), (images(),))
+        preflight(made[0], (images(),))
 
 
 def test_projector_that_blocks_the_gradient_stops_the_run():

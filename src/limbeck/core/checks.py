@@ -12,6 +12,11 @@ from torch import Tensor, nn
 
 from limbeck.core.capture import Layer
 
+AWAY = (
+    "below 0 the student would be driven away from its teacher; where a criterion is to grow, as a similarity, pass "
+    "lambda student, teacher: -similarity(student, teacher)"
+)
+
 
 def check_criterion(criterion: Any) -> None:
     """Refuse what is not called with two features."""
@@ -33,12 +38,14 @@ def check_projector(projector: Any) -> None:
 
 
 def check_weight(weight: Any) -> None:
-    """Refuse what is no number, or not finite, no function and not ``"auto"``."""
+    """Refuse what is no number of 0 or more, no function and not ``"auto"``."""
     number = isinstance(weight, Real) and not isinstance(weight, bool)
     if not (number or callable(weight) or (isinstance(weight, str) and weight == "auto")):
         raise ValueError(f"weight is {weight!r}; it is a number, 'auto', or a function of progress in [0, 1]")
     if number and not math.isfinite(weight):
         raise ValueError(f"weight is {weight!r}; it has to be finite")
+    if number and weight < 0:
+        raise ValueError(f"weight is {weight!r}; {AWAY}")
 
 
 def check_models(student: nn.Module, teacher: nn.Module) -> None:

@@ -63,7 +63,8 @@ class Distiller(nn.Module):
             default all there are. Processes that train students of their own each pass a group of their own.
 
     Raises:
-        ValueError: A layer does not exist, shapes do not fit, a match is in use already, or the models share weights.
+        ValueError: A layer does not exist, shapes do not fit, a match is in use already, a criterion gives the
+            student no gradient, or the models share weights.
         RuntimeError: A layer did not run exactly once. In training: the student's feature has no gradient.
         TypeError: What a layer gives is no tensor.
     """

@@ -5,7 +5,10 @@ Any function of one number will do; ``Distiller.set_progress`` tells it how far 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from limbeck.core.checks import AWAY
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,11 @@ class LateStart:
 
     def __call__(self, progress: float) -> float:
         return self.weight if progress >= self.at else 0.0
+
+
+def check_scheduled(match: object, weight: float, progress: float) -> None:
+    """Refuse what is no weight of a match, of what a function of progress gives."""
+    if not math.isfinite(weight):
+        raise ValueError(f"the weight of {match} is {weight} at progress {progress:.4g}")
+    if weight < 0:
+        raise ValueError(f"the weight of {match} is {weight} at progress {progress:.4g}; {AWAY}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
@@ -18,6 +17,7 @@ from limbeck.core.capture import Layer
 from limbeck.core.checks import check_batch, check_criterion, check_projector, check_shapes, check_weight
 from limbeck.core.criterion import Criterion, Feature, declared_by, name_of
 from limbeck.core.features import as_layers, each_of, first_of, gather, names_of
+from limbeck.core.loss_weights import check_scheduled
 from limbeck.core.measurement import Measurement, norm
 from limbeck.core.modules import evaluating
 from limbeck.core.pace import ScaledGradient, WeightedValue
@@ -58,7 +58,7 @@ class Match(nn.Module):
 
     Raises:
         TypeError: The criterion or the projector is none.
-        ValueError: The weight is none, or not finite.
+        ValueError: The weight is none, not finite, or below 0.
     """
 
     pace: Tensor | None  # multiplies the gradient of the own weights; None where there are none, or they are coupled
@@ -125,8 +125,7 @@ class Match(nn.Module):
         if self.schedule is None:
             return
         weight = float(self.schedule(progress))
-        if not math.isfinite(weight):
-            raise ValueError(f"the weight of {self} is {weight} at progress {progress:.4g}")
+        check_scheduled(self, weight, progress)
         self.scheduled.fill_(weight)
         self._known_weight = weight
         self._progress_known = True
