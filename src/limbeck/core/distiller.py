@@ -17,6 +17,7 @@ from limbeck.core.building import build_match, keeping_buffers, unfreezing
 from limbeck.core.capture import Capture
 from limbeck.core.checks import check_gradients, check_models, check_prepared
 from limbeck.core.features import gather
+from limbeck.core.first_steps import FirstSteps, check_unwrapped
 from limbeck.core.layout import check_batch_first, check_layout
 from limbeck.core.match import Match
 from limbeck.core.matches import share_ratio, tell_apart
@@ -109,7 +110,9 @@ class Distiller(nn.Module):
                 self.teacher = Teacher(teacher, wanted, truncate=False)
                 undo.callback(self.teacher.capture.remove)
             self._build(example, truth, teacher_inputs, example_mode)
+            check_unwrapped(student, self.matches)
             undo.pop_all()
+        self._first_steps: FirstSteps | None = FirstSteps(student, self.matches)
         if not isinstance(teacher, Teacher):
             self.teacher.capture.truncate = True  # it ran whole once, which tells of a layer that runs twice
 
@@ -134,6 +137,9 @@ class Distiller(nn.Module):
             truth: Given to the criteria that need the ground truth.
             teacher_inputs: Inputs of the teacher where they differ from the student's, such as another image size.
         """
+        if not torch.compiler.is_compiling() and self._first_steps and self.training and torch.is_grad_enabled():
+            goes_on = self._first_steps.look(self.student, self.matches)
+            self._first_steps = self._first_steps if goes_on else None
         run = self._compare
         if self._automatic and torch.is_grad_enabled():
             if torch.compiler.is_compiling():

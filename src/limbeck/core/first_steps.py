@@ -1,0 +1,71 @@
+"""Whether the weights of projectors and criteria are trained as the student is, looked at in the first steps."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from limbeck.core.match import Match
+
+STEPS = 8  # of the optimizer, that change the student and not one weight beside it: by then these are left out
+LOOKS = 256  # at most, of which several may be of one step, where gradients are accumulated
+
+
+def check_unwrapped(student: nn.Module, matches: Sequence[Match]) -> None:
+    """Refuse a student that synchronises its gradients itself, beside weights whose gradients nobody would synchronise.
+
+    Raises:
+        ValueError: The student, or a part of it, is wrapped in DDP or sharded by FSDP.
+    """
+    own = [str(match) for match in matches if any(weight.requires_grad for weight in match.parameters())]
+    if not own:
+        return
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # not loaded for this
+    sharded = (fsdp.FSDPModule, fsdp.FullyShardedDataParallel) if fsdp is not None else ()
+    for part in student.modules():
+        if isinstance(part, (DistributedDataParallel, *sharded)):
+            how = "is in DistributedDataParallel" if isinstance(part, DistributedDataParallel) else "is sharded"
+            raise ValueError(
+                f"the student {how} by itself, so that each process would train the weights of {', '.join(own)} on its "
+                "own images alone; pass the bare student, and wrap or shard the distiller"
+            )
+
+
+class FirstSteps:
+    """Warns where an optimizer trains the student, and was never given what is to be trained beside it."""
+
+    def __init__(self, student: nn.Module, matches: Iterable[Match]):
+        self._seen = [_version(student), _version(*matches)]
+        self._alone = self._looks = 0
+
+    def look(self, student: nn.Module, matches: Sequence[Match]) -> bool:
+        """Look at the changes of each weight, which torch counts; whether further steps are to be looked at."""
+        now = [_version(student), _version(*matches)]
+        changed = [before != after for before, after in zip(self._seen, now, strict=True)]
+        self._seen = now
+        self._looks += 1
+        if changed[1] or not now[1] or self._looks > LOOKS:
+            return False
+        self._alone += changed[0]
+        if self._alone < STEPS:
+            return True
+        own = [str(match) for match in matches if _trained(match)]
+        warnings.warn(
+            f"{STEPS} steps have changed the student, and none the weights of {', '.join(own)}: make the optimizer of "
+            "distiller.parameters(), after the distiller; or freeze these weights by requires_grad_(False)",
+            stacklevel=2,
+        )
+        return False
+
+
+def _trained(module: nn.Module) -> list[Tensor]:
+    return [weight for weight in module.parameters() if weight.requires_grad and not weight.is_inference()]
+
+
+def _version(*modules: nn.Module) -> tuple[int, ...]:
+    """How often their weights were changed; nothing where none is trained."""
+    return tuple(weight._version for module in modules for weight in _trained(module))
