@@ -1,4 +1,6 @@
 import copy
+import dataclasses
+import threading
 from functools import partial
 
 import pytest
@@ -80,8 +82,10 @@ def test_hooks_on_a_compiled_model_fire_in_one_graph_and_keep_gradients(in_place
 def test_hooks_that_come_after_the_first_compiled_call_never_fire_and_that_raises():
     model = compiled(convnet(4), backend="eager")
     model(images())
-    with pytest.raises(RuntimeError, match=r"layer body of .* did not run"):
+    with pytest.raises(RuntimeError, match=r"layer body of .* did not run .* compiled before .* torch.compiler.reset"):
         Capture(model, [Layer("body")])(images())
+    torch.compiler.reset()
+    assert Capture(model, [Layer("body")])(images())[1][Layer("body")].shape[1] == 8
 
 
 def test_deepcopy_records_into_the_copy():
@@ -186,12 +190,23 @@ def change_a_in_place(block, x):
     return block.b(torch.relu_(block.a(x)))
 
 
+@dataclasses.dataclass
+class Output:
+    """As models of some libraries give it."""
+
+    loss: None
+    scores: torch.Tensor
+
+
 ERRORS = {
     "did not run": (run_b_only, "a", RuntimeError, "layer a of Block did not run in this forward; match one that runs"),
     "ran twice": (run_a_twice, "a", RuntimeError, "layer a of Block ran twice .* match one that runs once"),
     "changed in place": (change_a_in_place, "a", RuntimeError, "changed in place .* or set its inplace=False"),
     "tuple": (lambda block, x: (x, x), "", TypeError, r"gives a tuple, .* for example Layer\('', read=lambda output:"),
     "dict": (lambda block, x: {"x": x}, "", TypeError, "layer output of Block gives a dict, not a Tensor; say how to"),
+    "key": (lambda block, x: {"n": 1, "x": x}, "", TypeError, r"read=lambda output: output\['x'\]\)$"),
+    "second": (lambda block, x: [None, x], "", TypeError, r"read=lambda output: output\[1\]\)$"),
+    "object": (lambda block, x: Output(None, x), "", TypeError, r"an? Output, .* read=lambda output: output.scores\)$"),
 }
 
 
@@ -200,6 +215,70 @@ def test_feature_that_cannot_be_used_raises_and_names_the_remedy(steps, path, er
     capture = Capture(Block(steps), [Layer(path)])
     with pytest.raises(error, match=message):
         capture(images())
+
+
+def test_read_that_fails_says_of_what_it_was_given():
+    capture = Capture(Block(lambda block, x: {"scores": x}), [Layer("", read=lambda output: output["score"])])
+    with pytest.raises(KeyError, match="score") as error:
+        capture(images())
+    assert error.value.__notes__ == ["layer output of Block, whose read failed, gives a dict of 'scores'"]
+
+
+def test_list_of_modules_which_never_runs_is_refused_with_one_that_it_holds():
+    model = Block(lambda block, x: block.parts[0](x))
+    model.parts = nn.ModuleList([nn.Identity()])
+    with pytest.raises(RuntimeError, match=r"parts of Block did not run .*: a ModuleList only .*, such as parts.0$"):
+        Capture(model, [Layer("parts")])(images())
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Layer(nn.ReLU()), TypeError, r"ReLU\(\) is no layer; name one by its path"),
+        (lambda: Layer("", read="scores"), TypeError, r"read is 'scores'; .* as lambda output: output\['scores'\]"),
+        (lambda: Layer("a", run=-1), ValueError, "run is -1; runs are counted from 0"),
+        (lambda: Capture(convnet(4), ["stem"]), TypeError, r"'stem' is no Layer; .* pass Layer\('stem'\)"),
+        (lambda: Capture(convnet(4), "stem"), TypeError, r"layers is 'stem'; pass a list"),
+        (lambda: Capture(convnet(4), Layer("stem")), TypeError, r"layers is Layer.*; pass a list"),
+    ],
+)
+def test_what_is_no_layer_is_refused_with_the_remedy(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_model_that_runs_in_another_thread_meanwhile_is_not_what_is_read():
+    def steps(block, x):
+        if threading.current_thread() is threading.main_thread():
+            beside = threading.Thread(target=block, args=(x + 1,))
+            beside.start()
+            beside.join()
+        return block.a(x)
+
+    model = Block(steps)
+    output, features = Capture(model, [Layer("a")])(images())
+    assert torch.equal(features[Layer("a")], output)
+
+
+def test_capture_that_runs_in_another_thread_meanwhile_is_refused_with_the_remedy():
+    told = []
+
+    def steps(block, x):
+        if threading.current_thread() is threading.main_thread():
+            beside = threading.Thread(target=capture_meanwhile)
+            beside.start()
+            beside.join()
+        return block.a(x)
+
+    def capture_meanwhile():
+        with pytest.raises(RuntimeError, match=r"Block is read in another thread just now; .* by copy.deepcopy"):
+            capture(images())
+        told.append(True)
+
+    capture = Capture(Block(steps), [Layer("a")])
+    output, features = capture(images())
+    assert told == [True]
+    assert torch.equal(features[Layer("a")], output)
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,23 @@ def test_projector_that_is_built_already_or_a_name_is_refused(projector):
         Match("body", "body", MSE(), projector=projector)
 
 
+@pytest.mark.parametrize(
+    ("layer", "error", "message"),
+    [
+        (nn.Sequential(nn.ReLU()), TypeError, r"Sequential\((.|\n)* is no layer; name one by its path, as model.named"),
+        (0, TypeError, "0 is no layer"),
+        (None, TypeError, "None is no layer"),
+        (("body", 1), TypeError, "1 is no layer"),
+        ((), ValueError, "no layer: name one or several"),
+    ],
+    ids=str,
+)
+def test_what_is_no_layer_is_refused(layer, error, message):
+    for layers in ((layer, "body"), ("body", layer)):
+        with pytest.raises(error, match=message):
+            Match(*layers, nn.MSELoss())
+
+
 def test_projector_of_a_user_is_built_by_a_function():
     own = nn.Conv2d(8, 16, 3, padding=1)
     assert trains(distiller_of(pair(lambda student, teacher: own)), images())

@@ -114,6 +114,11 @@ def test_deepcopied_teacher_runs_its_own_weights(monkeypatch, compile):
     assert torch.equal(teacher(images())[BODY], expected)
 
 
+@pytest.mark.parametrize("layer", ["body", Layer("body"), iter(["body"])], ids=["path", "layer", "iterator"])
+def test_layers_may_be_one_or_any_that_can_be_gone_through(layer):
+    assert set(prepare_teacher(convnet(4), layer, example=images())(images())) == {Layer("body")}
+
+
 def test_example_may_be_a_dict_of_keyword_arguments():
     teacher = prepare_teacher(TokenNet(4), ["block"], example={"x": images()})
     check_close(teacher(x=images()), features_of(TokenNet(4), ["block"], images()))

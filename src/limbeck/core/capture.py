@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from limbeck.core.modules import find
+from limbeck.core.unread import not_a_tensor, what_was_read, why_missing
 
 _Output = tuple[Any, list[tuple[Tensor, int]]]  # what a submodule returned, and the versions of its tensors then
 
@@ -32,13 +34,21 @@ class Layer:
     label: str = field(default="", repr=False, compare=False)  # added to its name: which of several that are returned
     run: int | None = field(default=None, repr=False)  # of a submodule that runs several times in one forward, from 0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str):
+            raise TypeError(f"{self.path!r:.60} is no layer; name one by its path, as model.named_modules() gives it")
+        if not (self.read is None or callable(self.read)):
+            raise TypeError(f"read is {self.read!r}; it is a function, as lambda output: output[{self.read!r}]")
+        if self.run is not None and self.run < 0:
+            raise ValueError(f"run is {self.run}; runs are counted from 0")
+
     def __str__(self) -> str:
         which = "" if self.run is None or self.label else f"[{self.run}]"
         return (f"{self.path}:input" if self.input else self.path or "output") + self.label + which
 
 
 def as_layer(layer: Layer | str) -> Layer:
-    return Layer(layer) if isinstance(layer, str) else layer
+    return layer if isinstance(layer, Layer) else Layer(layer)
 
 
 class Capture:
@@ -64,10 +74,15 @@ class Capture:
 
     def __init__(self, model: nn.Module, layers: Iterable[Layer], *, truncate: bool = False):
         self.model = model
+        if isinstance(layers, Layer | str):
+            raise TypeError(f"layers is {layers!r}; pass a list of them, as [Layer('layer4')]")
         self.layers = list(dict.fromkeys(layers))  # each once, in order
+        if names := [layer for layer in self.layers if not isinstance(layer, Layer)]:
+            raise TypeError(f"{names[0]!r:.60} is no Layer; features are given by Layer: pass Layer({names[0]!r:.60})")
         self.truncate = truncate
         self.returned: dict[Layer, Any] | None = None  # where set: what each submodule returned
         self._outputs: dict[Layer, _Output] | None = None  # None: not recording
+        self._thread = 0  # that is recorded; the model may run in others meanwhile, as a validation that goes on beside
         self._runs: dict[Layer, int] = {}  # so far in this forward, of layers that say which is read
         self._hooked = {layer: find(model, layer.path) for layer in self.layers}  # all are found before one is hooked
         # A partial of a method, not a closure: copy.deepcopy(model) then records into its own copy.
@@ -89,6 +104,8 @@ class Capture:
         return Capture(find(self.model, path), inside, truncate=self.truncate)
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, dict[Layer, Tensor]]:
+        if not torch.compiler.is_compiling():
+            self._begin()
         outputs: dict[Layer, _Output] = {}
         self._outputs, self._runs = outputs, {}
         output = None
@@ -102,12 +119,22 @@ class Capture:
             self.returned |= {layer: returned for layer, (returned, _) in outputs.items()}
         return output, {layer: self._read(layer, outputs) for layer in self.layers}
 
+    def _begin(self) -> None:
+        thread = get_ident()
+        if self._outputs is not None and self._thread != thread:
+            raise RuntimeError(
+                f"{type(self.model).__name__} is read in another thread just now; give each thread a copy of its own, "
+                "by copy.deepcopy() of the Distiller, Teacher or Capture"
+            )
+        self._thread = thread
+
     def _store_input(self, layer: Layer, module: nn.Module, inputs: Any) -> None:
         self._store(layer, module, inputs, inputs[0] if inputs else None)
 
     def _store(self, layer: Layer, module: nn.Module, inputs: Any, output: Any) -> None:
         outputs = self._outputs
-        if outputs is None:
+        compiling = torch.compiler.is_compiling()
+        if outputs is None or (not compiling and get_ident() != self._thread):
             return
         if layer.run is not None:
             runs = self._runs[layer] = self._runs.get(layer, 0) + 1
@@ -120,7 +147,6 @@ class Capture:
             )
         # A compiled graph changes nothing in place that it gives out. An exception would break it, where dead-code
         # elimination drops the unused tail anyway.
-        compiling = torch.compiler.is_compiling()
         # Lists and dictionaries are copied: a later module may put something else into them.
         kept = output if isinstance(output, Tensor) else tree_map(lambda leaf: leaf, output)
         outputs[layer] = kept, [] if compiling else _versions(output)
@@ -132,12 +158,13 @@ class Capture:
         if layer not in outputs:
             raise RuntimeError(self._why_missing(layer))
         output, versions = outputs[layer]
-        feature = output if layer.read is None else layer.read(output)
+        try:
+            feature = output if layer.read is None else layer.read(output)
+        except Exception as error:
+            error.add_note(what_was_read(self.model, layer, output))
+            raise
         if not isinstance(feature, Tensor):
-            raise TypeError(
-                f"layer {layer} of {type(self.model).__name__} gives a {type(feature).__name__}, not a Tensor; "
-                f"say how to read it, for example Layer({layer.path!r}, read=lambda output: output[0])"
-            )
+            raise TypeError(not_a_tensor(self.model, layer, feature))
         if _changed(feature, versions):
             raise RuntimeError(
                 f"layer {layer} of {type(self.model).__name__} was changed in place by a later module, such as "
@@ -146,18 +173,10 @@ class Capture:
         return feature
 
     def _why_missing(self, layer: Layer) -> str:
-        name, module, hooked = type(self.model).__name__, find(self.model, layer.path), self._hooked[layer]
-        if module is not hooked:
-            return (
-                f"layer {layer} of {name} was a {type(hooked).__name__} when it was hooked and is another module now, "
-                f"a {type(module).__name__}; replace modules (as convert_sync_batchnorm does) first"
-            )
+        module = find(self.model, layer.path)
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        if not any(_is_ours(hook) for hook in hooks):
-            return f"layer {layer} of {name} is not hooked any more (unhook, remove); make a new Capture or Distiller"
-        if runs := self._runs.get(layer, 0):
-            return f"{layer.path} of {name} ran {runs} times in this forward, so run={layer.run} is not there"
-        return f"layer {layer} of {name} did not run in this forward; match one that runs for these inputs"
+        is_hooked = any(map(_is_ours, hooks))
+        return why_missing(self.model, layer, self._hooked[layer], self._runs.get(layer, 0), is_hooked)
 
 
 def _versions(output: Any) -> list[tuple[Tensor, int]]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from limbeck.core.capture import Layer, as_layer
 from limbeck.core.criterion import Feature
 
 
-def as_layers(layers: Layer | str | Sequence[Layer | str]) -> tuple[Layer, ...]:
-    if isinstance(layers, Layer | str):
+def as_layers(layers: Layer | str | Iterable[Layer | str]) -> tuple[Layer, ...]:
+    """One layer or several, each by its path or as a ``Layer``; ``TypeError`` for anything else."""
+    if isinstance(layers, str | nn.Module) or not isinstance(layers, Iterable):
         return (as_layer(layers),)
-    return tuple(as_layer(layer) for layer in layers)
+    if not (named := tuple(map(as_layer, layers))):
+        raise ValueError("no layer: name one or several, as model.named_modules() gives them")
+    return named
 
 
 def names_of(layers: tuple[Layer, ...]) -> str:

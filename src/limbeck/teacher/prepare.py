@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from limbeck.core.capture import Capture, Layer, as_layer
+from limbeck.core.capture import Capture, Layer
+from limbeck.core.features import as_layers
 from limbeck.core.modules import Example, call, evaluating, set_training
 from limbeck.core.teacher import Teacher
 from limbeck.teacher.check import Features, check_equal, check_finite, check_precision, check_repeatable
@@ -22,7 +23,7 @@ Change = Callable[[nn.Module], list[str]]  # changes a model in place, and says 
 
 def prepare_teacher(
     teacher: nn.Module,
-    layers: Iterable[Layer | str],
+    layers: Layer | str | Iterable[Layer | str],
     *,
     example: Example,
     truncate: bool = True,
@@ -39,7 +40,7 @@ def prepare_teacher(
 
     Args:
         teacher: Any module; it is left as it is. What ``torch.compile`` made is prepared, then compiled again.
-        layers: The layers that matches will read.
+        layers: The layers that matches will read, or the one.
         example: Inputs to call the teacher with: a tuple, a dict of keyword arguments, or one tensor.
         truncate: Stop the forward pass after the last of the layers.
         fold_norm: Fold batch norms into the convolutions before them.
@@ -59,7 +60,7 @@ def prepare_teacher(
     >>> {str(layer): feature.shape for layer, feature in teacher(images).items()}
     {'2': torch.Size([2, 4, 6, 6])}
     """
-    wanted = [as_layer(layer) for layer in layers]
+    wanted = as_layers(layers)
     plain = getattr(teacher, "_orig_mod", teacher)  # what torch.compile was given
     tensors = [*plain.parameters(), *plain.buffers()]
     if any(tensor.is_meta for tensor in tensors):
