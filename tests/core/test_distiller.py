@@ -388,6 +388,63 @@ def test_a_match_without_its_list_is_refused():
         Distiller(convnet(4), convnet(8), Match("body", "body", MSE()), example=torch.rand(2, 3, 4, 4))
 
 
+@pytest.mark.parametrize(
+    ("matches", "message"),
+    [
+        ({"a": 1}, r"matches is a dict; pass a list"),
+        ("body", r"matches is a str; pass a list"),
+        (None, r"matches is a NoneType; pass a list"),
+        (["body"], r"'body' is no Match; pass \[Match\(layer, layer, criterion\), ...\]"),
+        ([None], r"None is no Match; pass"),
+    ],
+    ids=str,
+)
+def test_what_is_no_match_is_refused(matches, message):
+    with pytest.raises(TypeError, match=message):
+        Distiller(convnet(4), convnet(8), matches, example=images())
+
+
+def test_match_that_is_there_twice_is_refused():
+    match = Match("body", "body", ChannelTransform())
+    with pytest.raises(ValueError, match="one and the same Match, ChannelTransform:body, is there twice"):
+        Distiller(convnet(4), convnet(8), [match, match], example=images())
+
+
+def test_matches_may_be_anything_that_can_be_gone_through():
+    matches = (Match(path, path, ChannelTransform()) for path in ("stem", "body"))
+    distiller = Distiller(convnet(4), convnet(8), matches, example=images())
+    assert list(distiller(images()).losses) == ["ChannelTransform:stem", "ChannelTransform:body"]
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_what_is_no_module_is_refused(role):
+    models = {"student": convnet(4), "teacher": convnet(8)} | {role: convnet}
+    with pytest.raises(TypeError, match=f"the {role} is <function convnet .*, and has to be an nn.Module"):
+        Distiller(**models, matches=[Match("body", "body", ChannelTransform())], example=images())
+
+
+def test_criterion_that_fails_is_named_beside_its_own_words():
+    def three(student, teacher, labels):
+        return student.mean()
+
+    def fails(student, teacher):
+        raise KeyError("classes")
+
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'labels'") as error:
+        distiller_of(Match("body", "body", three), teacher=convnet(4))
+    assert "criterion of three:body" in error.value.__notes__[0]
+    assert "needs_truth = True" in error.value.__notes__[0]
+    with pytest.raises(KeyError) as error:
+        distiller_of(Match("body", "body", fails), teacher=convnet(4))
+    assert error.value.__notes__ == ["in the criterion of fails:body, which was called with the example's features"]
+
+
+def test_projector_that_builds_no_module_is_refused():
+    match = Match("body", "body", MSE(), projector=lambda student, teacher: lambda x: x)
+    with pytest.raises(TypeError, match=r"projector <function .* gives a function, not an nn.Module"):
+        distiller_of(match)
+
+
 def test_no_match_is_refused():
     with pytest.raises(ValueError, match="no matches"):
         distiller_of()

@@ -25,17 +25,10 @@ def build_match(match: Match, student: Feature, teacher: Feature, truth: Any) ->
         raise ValueError(f"{match} needs the ground truth{what}: pass truth=... here and in each call")
     marked, mark = _marked(student)
     before = _versions(student, marked, teacher)
-    try:
+    with _telling(match):
         match.build(student, teacher)
         with evaluating(match), torch.enable_grad():  # what was just built too
             value = match(marked, teacher, truth)
-    except (AttributeError, TypeError) as error:
-        if len(match.student) == len(match.teacher) == 1:
-            raise
-        raise TypeError(
-            f"{match} gives its criterion tuples of features, of {len(match.student)} and {len(match.teacher)} layers, "
-            f"which it does not take ({error}); pass Match(layer, layer, criterion) for each pair of layers"
-        ) from error
     if _versions(student, marked, teacher) != before:
         raise ValueError(
             f"the criterion of {match} changes a feature in place, which others go on with; let it "
@@ -46,6 +39,29 @@ def build_match(match: Match, student: Feature, teacher: Feature, truth: Any) ->
         raise ValueError(f"the criterion of {match} gives {shape}, not a scalar tensor; reduce it, as .mean()")
     _check_teaches(match, value, mark)
     match.set_pace(student, teacher, truth)
+
+
+@contextmanager
+def _telling(match: Match) -> Iterator[None]:
+    """Name the match whose criterion fails, except where it says by itself what is wrong."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except (AttributeError, TypeError) as error:
+        if len(match.student) == len(match.teacher) == 1:
+            error.add_note(
+                f"in the criterion of {match}, which is called with two features, and with truth as a third where it "
+                "has an attribute needs_truth = True"
+            )
+            raise
+        raise TypeError(
+            f"{match} gives its criterion tuples of features, of {len(match.student)} and {len(match.teacher)} layers, "
+            f"which it does not take ({error}); pass Match(layer, layer, criterion) for each pair of layers"
+        ) from error
+    except Exception as error:
+        error.add_note(f"in the criterion of {match}, which was called with the example's features")
+        raise
 
 
 def _marked(feature: Feature) -> tuple[Feature, Tensor]:

@@ -37,6 +37,13 @@ def check_projector(projector: Any) -> None:
         )
 
 
+def check_built(projector: Any, make: Any) -> nn.Module:
+    """What built a projector has to give."""
+    if not isinstance(projector, nn.Module):
+        raise TypeError(f"projector {make!r:.60} gives a {type(projector).__name__}, not an nn.Module; return a module")
+    return projector
+
+
 def check_weight(weight: Any) -> None:
     """Refuse what is no number of 0 or more, no function and not ``"auto"``."""
     number = isinstance(weight, Real) and not isinstance(weight, bool)
@@ -50,6 +57,9 @@ def check_weight(weight: Any) -> None:
 
 def check_models(student: nn.Module, teacher: nn.Module) -> None:
     """Refuse two models that cannot be a student and a teacher, before anything is done to them."""
+    for role, model in (("student", student), ("teacher", teacher)):
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"the {role} is {model!r:.60}, and has to be an nn.Module")
     tensors = [{id(tensor) for tensor in (*model.parameters(), *model.buffers())} for model in (student, teacher)]
     if tensors[0] & tensors[1]:
         raise ValueError("student and teacher share weights or buffers; pass copy.deepcopy(teacher)")

@@ -16,11 +16,12 @@ from limbeck.core.auto_weight import BATCHES, AutoWeight
 from limbeck.core.building import build_match, keeping_buffers, unfreezing
 from limbeck.core.capture import Capture
 from limbeck.core.checks import check_gradients, check_models, check_prepared
+from limbeck.core.example import telling
 from limbeck.core.features import gather
 from limbeck.core.first_steps import FirstSteps, check_unwrapped
 from limbeck.core.layout import check_batch_first, check_layout
 from limbeck.core.match import Match
-from limbeck.core.matches import share_ratio, tell_apart
+from limbeck.core.matches import check_matches, share_ratio, tell_apart
 from limbeck.core.measurement import Measurement
 from limbeck.core.modules import Example, call, evaluating, is_compiled
 from limbeck.core.teacher import Teacher
@@ -85,10 +86,7 @@ class Distiller(nn.Module):
         process_group: dist.ProcessGroup | None = None,
     ):
         super().__init__()
-        if isinstance(matches, Match):
-            raise TypeError("matches is a single Match; pass a list: Distiller(student, teacher, [match], ...)")
-        if not matches:
-            raise ValueError("no matches: the student would be trained alone")
+        matches = check_matches(matches)
         check_models(student, teacher.model if isinstance(teacher, Teacher) else teacher)
         if example_mode not in ("eval", "train"):
             raise ValueError(f"example_mode is {example_mode!r}; it is 'eval' or 'train'")
@@ -216,9 +214,13 @@ class Distiller(nn.Module):
         with evaluating(self), keeping_buffers(self.student):
             if mode == "train":
                 self.student.train()
-            _, student = call(self._call_student, example)
-            given = example if teacher_inputs is None else teacher_inputs
-            teacher = call(self.teacher, given)
+            with telling(example, "student", self.student):
+                _, student = call(self._call_student, example)
+            given, own, remedy = (example, "example", "; or what the teacher alone is called with as teacher_inputs")
+            if teacher_inputs is not None:
+                given, own, remedy = (teacher_inputs, "teacher_inputs", "")
+            with telling(given, "teacher", self.teacher.model, own, remedy):
+                teacher = call(self.teacher, given)
             for layer, feature in student.items():
                 check_layout(self.student, layer, feature)
                 check_batch_first(self.student, layer, feature, example)

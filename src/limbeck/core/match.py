@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 
 from limbeck.core.auto_weight import AutoWeight
 from limbeck.core.capture import Layer
-from limbeck.core.checks import check_batch, check_criterion, check_projector, check_shapes, check_weight
+from limbeck.core.checks import check_batch, check_built, check_criterion, check_projector, check_shapes, check_weight
 from limbeck.core.criterion import Criterion, Feature, declared_by, name_of
 from limbeck.core.features import as_layers, each_of, first_of, gather, names_of
 from limbeck.core.loss_weights import check_scheduled
@@ -138,7 +138,8 @@ class Match(nn.Module):
         if self.make_projector is not None:
             if isinstance(student, tuple) or isinstance(teacher, tuple):
                 raise ValueError(f"{self}: a projector takes one layer of each model, not a tuple of layers")
-            self.projector = self.make_projector(fit_grid(exact(student), teacher), exact(teacher)).to(like)
+            made = self.make_projector(fit_grid(exact(student), teacher), exact(teacher))
+            self.projector = check_built(made, self.make_projector).to(like)
         with evaluating(self):  # a batch norm of the projector is not to learn from the example
             student, teacher = self._arrange(student, teacher)
         if self.declared.build is not None:

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch.distributed as dist
 
 from limbeck.core.auto_weight import RATIO
 from limbeck.core.features import names_of
 from limbeck.core.match import Match
+
+
+def check_matches(matches: Any) -> list[Match]:
+    """The matches as a list; ``TypeError`` for what is none, ``ValueError`` where one is there twice or none is."""
+    if isinstance(matches, Match):
+        raise TypeError("matches is a single Match; pass a list: Distiller(student, teacher, [match], ...)")
+    if isinstance(matches, str | Mapping) or not isinstance(matches, Iterable):
+        raise TypeError(f"matches is a {type(matches).__name__}; pass a list: [Match(layer, layer, criterion), ...]")
+    listed = list(matches)
+    if not listed:
+        raise ValueError("no matches: the student would be trained alone")
+    for match in listed:
+        if not isinstance(match, Match):
+            raise TypeError(f"{match!r:.60} is no Match; pass [Match(layer, layer, criterion), ...]")
+        if sum(match is other for other in listed) > 1:
+            raise ValueError(f"one and the same Match, {match}, is there twice; leave one out, or make two")
+    return listed
 
 
 def tell_apart(matches: Sequence[Match]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from limbeck.core.capture import Capture, Layer
+from limbeck.core.example import telling
 from limbeck.core.features import as_layers
 from limbeck.core.modules import Example, call, evaluating, set_training
 from limbeck.core.teacher import Teacher
@@ -139,7 +140,7 @@ def _plain_features(model: nn.Module, layers: Sequence[Layer], example: Example)
     capture = Capture(model, layers)
     versions = _versions(model)
     try:
-        with evaluating(model):
+        with evaluating(model), telling(example, "teacher", model):
             features: Features = call(capture, example)[1]
     finally:
         capture.remove()

@@ -1,0 +1,65 @@
+"""What is said where a model cannot be called with its example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from inspect import signature
+from typing import Any
+
+from torch import Tensor, nn
+
+from limbeck.core.modules import Example
+
+
+@contextmanager
+def telling(example: Example, role: str, model: nn.Module, own: str = "example", remedy: str = "") -> Iterator[None]:
+    """Run a model on its example, and name both where it fails.
+
+    Args:
+        role: "student" or "teacher".
+        own: Name of the argument that the example came by.
+        remedy: What may be done besides, where the model takes other arguments.
+
+    Raises:
+        TypeError: The example is none, or the model does not take as many arguments or those of these names.
+    """
+    if not isinstance(example, Tensor | tuple | list | dict):
+        raise TypeError(
+            f"{own} is a {type(example).__name__}; it is what the {role} is called with: one tensor, a tuple of "
+            "positional arguments, or a dict of keyword arguments"
+        )
+    _check_arguments(example, role, model, own, remedy)
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"while the {role}, a {type(model).__name__}, was called with {own}, which is {_told(example)}")
+        raise
+
+
+def _check_arguments(example: Example, role: str, model: nn.Module, own: str, remedy: str) -> None:
+    try:
+        taken = signature(model.forward)
+    except (TypeError, ValueError):  # not every callable tells
+        return
+    named = example if isinstance(example, dict) else {}
+    positional = () if isinstance(example, dict) else (example,) if isinstance(example, Tensor) else example
+    try:
+        taken.bind(*positional, **named)
+    except TypeError as error:
+        raise TypeError(
+            f"{own} is {_told(example)}, but the {role} takes {type(model).__name__}.forward{taken} ({error}); "
+            f"pass what it is called with and nothing else, without labels, as {own}=(images,){remedy}"
+        ) from None
+
+
+def _told(value: Any) -> str:
+    """An example in words, with the shapes of its tensors."""
+    if isinstance(value, Tensor):
+        return f"a Tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_told(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        told = ", ".join(map(_told, value[:4])) + (", ..." if len(value) > 4 else "")
+        return f"({told}{',' * (len(value) == 1)})" if isinstance(value, tuple) else f"[{told}]"
+    return f"{value!r:.60}"
