@@ -87,7 +87,7 @@ def _commit() -> str | None:
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     except OSError:  # no git on this machine
-        return "not installed"
+        return None
     return done.stdout.strip() or None
 
 
