@@ -24,7 +24,7 @@ def cells_of(boxes: Tensor, height: int, width: int) -> Tensor:
     """One over the number of cells of the smallest box that a cell (H, W) is in; 0 where it is in none."""
     if not len(boxes):
         return boxes.new_zeros(height, width)
-    left, top, right, bottom = (boxes * boxes.new_tensor([width, height, width, height])).t()
+    left, top, right, bottom = scaled(boxes, width, height).unbind(-1)
     left, top, right, bottom = left.floor(), top.floor(), right.ceil(), bottom.ceil()
     area = (bottom + 1 - top) * (right + 1 - left)
     row = torch.arange(height, device=boxes.device)
@@ -33,6 +33,12 @@ def cells_of(boxes: Tensor, height: int, width: int) -> Tensor:
     columns = (column >= left[:, None]) & (column <= right[:, None])
     cells: Tensor = (rows[:, :, None] & columns[:, None, :]) / area[:, None, None]
     return cells.amax(0)
+
+
+def scaled(boxes: Tensor, across: float, down: float) -> Tensor:
+    """Boxes (..., 4) stretched; by numbers of the host, since a GPU would be waited for to send it a tensor of them."""
+    left, top, right, bottom = boxes.unbind(-1)
+    return torch.stack([left * across, top * down, right * across, bottom * down], -1)
 
 
 def generalised_iou(boxes: Tensor, others: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 
@@ -57,6 +58,8 @@ class RestOfHead(nn.Module):
     and whatever its size.
     """
 
+    anchor: Tensor  # (1, 4)
+
     def __init__(self, model: nn.Module, first: str, second: str):
         super().__init__()
         head: Any = model.head
@@ -69,12 +72,13 @@ class RestOfHead(nn.Module):
             self.regress.append(nn.ReLU())
         self.classes: int = head.classification_head.num_classes
         self.coder: Any = model.box_coder
+        self.register_buffer("anchor", torch.tensor([[-0.5, -0.5, 0.5, 0.5]]), persistent=False)
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         logits = _by_anchor(self.classify(first), self.classes)
         regression = _by_anchor(self.regress(second), 4)
-        anchor = regression.new_tensor([[-0.5, -0.5, 0.5, 0.5]])
-        return logits, decoded(self.coder, regression, anchor.expand(regression.shape[1], 4))
+        anchors = self.anchor.to(regression).expand(regression.shape[1], 4)
+        return logits, decoded(self.coder, regression, anchors)
 
 
 def _is_relu(module: nn.Module) -> bool:

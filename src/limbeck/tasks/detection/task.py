@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from limbeck.core.modules import device_of, evaluating
+from limbeck.criteria.shared.boxes import scaled
 from limbeck.tasks.detection.dataset import Objects
 from limbeck.tasks.detection.pyramids import padded_size
 from limbeck.tasks.detection.transforms import Batch
@@ -48,7 +49,9 @@ class Detection:
     def truth(self, batch: Batch) -> list[Tensor]:
         """Boxes (n, 4) of each image, as fractions of what the model sees: the batch, padded."""
         height, width = padded_size(batch["image"])
-        return [boxes / boxes.new_tensor([width, height, width, height]) for boxes in batch["boxes"]]
+        like = batch["image"][0]  # filled, not sent, since a GPU would be waited for to send it numbers
+        edges = torch.cat([like.new_full((1,), side, dtype=torch.float32) for side in (width, height)]).repeat(2)
+        return [boxes / edges for boxes in batch["boxes"]]
 
     def loss(self, output: dict[str, Tensor], batch: Batch) -> Tensor:
         """The sum of the detector's losses."""
@@ -122,7 +125,7 @@ def pixels(batch: Batch) -> list[Tensor]:
 def in_pixels_of(size: tuple[int, ...], shown: tuple[int, ...], boxes: Tensor) -> Tensor:
     """Boxes (n, 4) in an image of a height and width, from those where it was shown with others."""
     down, right = size[0] / shown[0], size[1] / shown[1]
-    return boxes * boxes.new_tensor([right, down, right, down])
+    return scaled(boxes, right, down)
 
 
 def masks_at(size: tuple[int, ...], masks: Tensor) -> Tensor:
