@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import tyro
 
 from limbeck.core.match import Match
+from limbeck.data.parts import HeldOut
+from limbeck.data.problems import OnBadData
 from limbeck.methods.method import OF_SCORES
 from limbeck.methods.pairing import make_matches
 from limbeck.methods.spelling import find_method, weight_of
@@ -19,6 +22,16 @@ ProjectorName = Literal[
     "off", "conv1x1", "conv1x1_if_needed", "conv_bn", "conv_bn_relu", "conv_bn_relu_if_positive", "orthogonal"
 ]
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Where annotated images lie, which of them are measured on, and what becomes of bad ones."""
+
+    data: Path
+    val_data: Path | None = None
+    split: HeldOut | None = None
+    on_bad_data: OnBadData = "error"
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from limbeck.data.parts import HeldOut
-from limbeck.data.problems import OnBadData
+from limbeck.tasks.options import Annotated
 from limbeck.training.ranges import check_ranges
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Annotated):
     """Which images and objects are trained on, and how they are augmented.
 
     Args:
@@ -32,10 +30,6 @@ class Data:
         data_seed: Seed of the choice of images, apart from --seed so that runs with other seeds see the same ones.
     """
 
-    data: Path
-    val_data: Path | None = None
-    split: HeldOut | None = None
-    on_bad_data: OnBadData = "error"
     images: int | None = None
     short_side: tuple[int, ...] = (800,)
     long_side: int = 1333

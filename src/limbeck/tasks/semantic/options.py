@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from limbeck.data.inputs import Inputs
-from limbeck.data.parts import HeldOut
-from limbeck.data.problems import OnBadData
+from limbeck.tasks.options import Annotated
 from limbeck.tasks.semantic.dataset import Masks
 from limbeck.tasks.semantic.task import Semantic
 from limbeck.training.ranges import check_ranges
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Annotated):
     """Which images and masks are trained on, and how they are augmented.
 
     Args:
@@ -38,10 +36,6 @@ class Data:
         data_seed: Seed of the choices above, apart from --seed so that runs with other seeds see the same images.
     """
 
-    data: Path
-    val_data: Path | None = None
-    split: HeldOut | None = None
-    on_bad_data: OnBadData = "error"
     ignore_index: int | None = None
     images: int | None = None
     short_side: int | None = None
