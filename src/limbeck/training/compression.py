@@ -47,8 +47,7 @@ class CompressOptions:
     keep: tuple[str, ...] = ()
     """Dotted paths of parts that stay as they are (see limbeck layers)."""
     start: Start = "sequence"
-    """Factors in closed form: those of the weights (HOSVD), of each layer's outputs on the data, or layer after layer
-    from the inputs that the compressed model has."""
+    """Closed forms: of the weights (HOSVD), for each layer's outputs on the data, or so from the first layer on."""
     sample: int = 512
     """Training images that the closed forms look at."""
     slices: Literal["blocks", "layers"] = "blocks"
