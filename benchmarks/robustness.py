@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
@@ -68,9 +67,11 @@ class Runs:
         """Of the cell's teacher, which sees all images of its set."""
         found = replace(SETS[cell.data], images=None)
         # By AdamW whatever the student is trained by: transformers learn little by SGD.
-        given = self.pretrained() if cell.teacher == "lite0" else {}
+        given, epochs = {}, found.teacher_epochs
+        if cell.teacher == "lite0":  # at a size at which ImageNet's weights say something
+            given, epochs = {"weights": self.imagenet(), "size": 128}, 20
         make = lambda: found.recipe(  # noqa: E731
-            self.data(cell), 0, "adamw", found.teacher_epochs, model=MODELS[cell.teacher], **given
+            self.data(cell), 0, "adamw", epochs, model=MODELS[cell.teacher], **given
         )
         return self._outcome(f"{found.folder}-teacher-{cell.teacher}", found.metric, make)
 
@@ -90,13 +91,13 @@ class Runs:
         run = f"{cell.data}-{cell.student}-{cell.optimizer}-{cell.teacher}-{method}-{seed}"
         return self._outcome(run, found.metric, make)
 
-    def pretrained(self) -> dict[str, Any]:
-        """EfficientNet-Lite0 with ImageNet's weights, on images of a size at which they say something."""
+    def imagenet(self) -> str:
+        """A file with ImageNet's weights of EfficientNet-Lite0."""
         weights = self.options.out / "imagenet.pth"
         if not weights.is_file():
             self.options.out.mkdir(parents=True, exist_ok=True)
             torch.save(lite_weights(0), weights)
-        return {"weights": str(weights), "size": 64}
+        return str(weights)
 
     def data(self, cell: Cell) -> str:
         return made(SETS[cell.data].folder, self.options.data_root, self.options.out / "data")
