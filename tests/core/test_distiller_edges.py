@@ -1,7 +1,9 @@
 """Where users bend a Distiller: another student, other modes, failures, copies; it works, or says why not."""
 
 import copy
+import gc
 import io
+import pickle
 import subprocess
 import sys
 from collections import namedtuple
@@ -173,6 +175,40 @@ def test_distiller_from_a_pickle_measures_without_compilation_in_another_process
         "assert distiller.matches[0].weight > 0"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "distiller.pt")], check=True)
+
+
+@pytest.mark.parametrize("make", [lambda d: d, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))], ids=str)
+def test_hooks_are_gone_with_the_distiller_that_read_by_them(make):
+    made = distiller_of()
+    distiller = make(made)
+    models = distiller.student, distiller.teacher.model
+    distiller(images())
+    assert [len(hooks_of(model)) for model in models] == [1, 1]
+    del distiller, made
+    gc.collect()
+    assert [len(hooks_of(model)) for model in models] == [0, 0]
+
+
+def test_hooks_of_a_student_that_was_replaced_are_gone_with_the_distiller_too():
+    student = convnet(4)
+    distiller = distiller_of()
+    distiller.student = student
+    assert len(hooks_of(student)) == 1
+    del distiller
+    gc.collect()
+    assert hooks_of(student) == []
+
+
+def test_teacher_that_is_kept_alone_and_a_compiled_distiller_go_on():
+    distiller = distiller_of()
+    teacher, wrapped = distiller.teacher, compiled(distiller, backend="eager")
+    expected = distiller.eval()(images()).loss
+    del distiller
+    gc.collect()
+    assert torch.equal(wrapped(images()).loss, expected)
+    del wrapped
+    gc.collect()
+    assert list(teacher(images())) == [Layer("body")]
 
 
 def test_only_our_hooks_are_taken_off_also_from_a_deep_copy():

@@ -12,6 +12,7 @@ from torch import nn
 
 from limbeck import (
     Distiller,
+    EarlyDecay,
     Layer,
     Match,
     conv1x1,
@@ -190,6 +191,20 @@ def test_weight_that_is_not_finite_or_a_truth_value_is_refused(weight):
 def test_weight_below_zero_is_refused_with_the_remedy(weight):
     with pytest.raises(ValueError, match=r"weight is .*-.*; below 0 .* pass lambda student, teacher: -similarity"):
         Match("", "", KD(), weight=weight)
+
+
+def test_weight_that_is_set_later_is_refused_with_the_remedy():
+    match = Match("", "", KD())
+    with pytest.raises(AttributeError, match=r"keeps its weight; pass a function of progress, and call .*set_progress"):
+        match.weight = 0.5
+    assert match.weight == 1
+
+
+@pytest.mark.parametrize(
+    ("weight", "told"), [("auto", "auto"), (0, "0.0"), (EarlyDecay(6.0), "EarlyDecay(weight=6.0, factor=0.9")]
+)
+def test_match_says_what_follows_what_and_its_weight(weight, told):
+    assert f"stem+body follows output, weight={told}" in repr(Match(("stem", "body"), "", KD(), weight=weight))
 
 
 @pytest.mark.parametrize("weight", [np.float32(0.5), np.int64(2), 3], ids=repr)

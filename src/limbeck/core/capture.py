@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
+from weakref import finalize
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from limbeck.core.modules import find
 from limbeck.core.unread import not_a_tensor, what_was_read, why_missing
 
+Model = TypeVar("Model", bound=nn.Module)
 _Output = tuple[Any, list[tuple[Tensor, int]]]  # what a submodule returned, and the versions of its tensors then
 
 
@@ -92,6 +94,10 @@ class Capture:
             else module.register_forward_hook(partial(self._store, layer))
             for layer, module in self._hooked.items()
         ]
+
+    def remove_with(self, holder: object) -> None:
+        """Take the hooks off when nobody holds this object any more, which alone calls the model by this capture."""
+        finalize(holder, self.remove).atexit = False
 
     def remove(self) -> None:
         """Take the hooks off the model."""
@@ -204,7 +210,7 @@ def _one_storage(one: Tensor, other: Tensor) -> bool:
     return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
-def unhook(model: nn.Module) -> nn.Module:
+def unhook(model: Model) -> Model:
     """Take off a model, and give back, what every ``Capture`` has hooked to it: to pickle, script or export it whole.
 
     Of a student when it is trained: ``unhook(distiller.student)``; of a deep copy of it too, as an average of its

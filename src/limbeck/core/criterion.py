@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from weakref import WeakSet
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Feature = Tensor | tuple[Tensor, ...]  # of one layer, or of several
 Criterion = Callable[..., Tensor]  # (student, teacher) -> scalar; nn.MSELoss() is one
+
+
+_TAKEN: WeakSet[nn.Module] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,16 @@ def declared_by(criterion: Criterion) -> Declared:
         project=getattr(criterion, "project", Declared.project),
         mixed_precision=getattr(criterion, "mixed_precision", Declared.mixed_precision),
     )
+
+
+def take(criterion: nn.Module, match: object) -> None:
+    """Have a criterion be that of one match; ``ValueError`` where another match has built it already."""
+    if criterion in _TAKEN:
+        raise ValueError(
+            f"the criterion of {match} is that of another match already, which building it anew would undo; "
+            f"pass each match its own {name_of(criterion)}()"
+        )
+    _TAKEN.add(criterion)
 
 
 def name_of(criterion: Criterion) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache
 from typing import Any, Literal, NamedTuple
@@ -72,6 +72,7 @@ class Distiller(nn.Module):
     """
 
     matches: Sequence[Match]
+    __call__: Callable[..., Distilled]
 
     def __init__(
         self,
@@ -110,12 +111,14 @@ class Distiller(nn.Module):
             self._build(example, truth, teacher_inputs, example_mode)
             check_unwrapped(student, self.matches)
             undo.pop_all()
+        self._call_student.remove_with(self)
         self._first_steps: FirstSteps | None = FirstSteps(student, self.matches)
         if not isinstance(teacher, Teacher):
             self.teacher.capture.truncate = True  # it ran whole once, which tells of a layer that runs twice
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy, or from a pickle
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._call_student.remove_with(self)
         if self._automatic:
             _leave_uncompiled()
 
@@ -123,6 +126,7 @@ class Distiller(nn.Module):
         if name == "student" and "_call_student" in self.__dict__:  # another student, or the same one compiled
             before, self._call_student = self._call_student, Capture(value, self._call_student.layers)
             before.remove()
+            self._call_student.remove_with(self)
         if name == "teacher" and "teacher" in self._modules:
             raise AttributeError("a Distiller's teacher stays the same; make another Distiller for another teacher")
         super().__setattr__(name, value)

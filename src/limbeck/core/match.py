@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any, Literal
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch.utils._pytree import tree_map
 from limbeck.core.auto_weight import AutoWeight
 from limbeck.core.capture import Layer
 from limbeck.core.checks import check_batch, check_built, check_criterion, check_projector, check_shapes, check_weight
-from limbeck.core.criterion import Criterion, Feature, declared_by, name_of
+from limbeck.core.criterion import Criterion, Feature, declared_by, name_of, take
 from limbeck.core.features import as_layers, each_of, first_of, gather, names_of
 from limbeck.core.loss_weights import check_scheduled
 from limbeck.core.measurement import Measurement, norm
@@ -25,8 +24,6 @@ from limbeck.core.precision import as_weights, exact
 from limbeck.core.projectors import MakeProjector, fit_grid
 
 Weight = float | Literal["auto"] | Callable[[float], float]
-
-_BUILT_CRITERIA: WeakSet[nn.Module] = WeakSet()
 
 
 class Match(nn.Module):
@@ -97,6 +94,10 @@ class Match(nn.Module):
         self.make_projector = projector
         self.projector: nn.Module | None = None
 
+    def extra_repr(self) -> str:
+        weight = "auto" if self.auto is not None else self.schedule or self.constant
+        return f"{names_of(self.student)} follows {names_of(self.teacher)}, weight={weight}"
+
     def __str__(self) -> str:
         return self.name or f"{name_of(self.criterion)}:{names_of(self.student)}"
 
@@ -109,6 +110,10 @@ class Match(nn.Module):
             return self.constant
         weight = 0.0 if self.pace is None else float(self.auto.relative() * self.pace)
         return weight or None
+
+    @weight.setter
+    def weight(self, value: Any) -> None:
+        raise AttributeError("a Match keeps its weight; pass a function of progress, and call distiller.set_progress")
 
     @property
     def measuring(self) -> bool:
@@ -237,14 +242,8 @@ class Match(nn.Module):
         return student, teacher
 
     def _check_unused(self) -> None:
-        builds = self.declared.build is not None and isinstance(self.criterion, nn.Module)
         if self._built:
             raise ValueError(f"{self} is built for another Distiller already; make a Match for each")
-        if builds and self.criterion in _BUILT_CRITERIA:
-            raise ValueError(
-                f"the criterion of {self} is that of another match already, which building it anew would undo; "
-                f"pass each match its own {name_of(self.criterion)}()"
-            )
+        if self.declared.build is not None and isinstance(self.criterion, nn.Module):
+            take(self.criterion, self)
         self._built = True
-        if builds:
-            _BUILT_CRITERIA.add(self.criterion)  # type: ignore[arg-type]

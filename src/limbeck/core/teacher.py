@@ -47,12 +47,17 @@ class Teacher(nn.Module):
     ):
         super().__init__()
         self.capture = Capture(model, layers, truncate=truncate)
+        self.capture.remove_with(self)
         set_training(model, False)
         self.__dict__["model"] = model.requires_grad_(False)
         self._submodules = list(model.modules())  # walking through a large model in each step takes a millisecond
         self.channels_last = channels_last
         self.cast = cast
         self.run = run
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy, or from a pickle
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.capture.remove_with(self)
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> dict[Layer, Tensor]:
