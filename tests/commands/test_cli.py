@@ -92,6 +92,23 @@ def test_layers_lists_the_backbone_and_the_levels_of_a_detector(capsys):
 
 
 @pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("predict", "RUN IMAGE [IMAGE ...]"),
+        ("export", "RUN FILE"),
+        ("evaluate", "RUN [RUN ...]"),
+        ("report", "RUN [RUN ...]"),
+        ("cite", "RUN"),
+        ("layers", "MODEL"),
+    ],
+)
+def test_help_names_what_is_not_an_option_as_the_user_does(command, usage, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f" {usage}" in capsys.readouterr().out.partition("\n\n")[0]
+
+
+@pytest.mark.parametrize(
     ("teacher", "meeting"),
     [
         ("torchvision:fasterrcnn/timm:test_vit", "levels meet at the strides 8, 16, 32\n"),

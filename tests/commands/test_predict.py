@@ -6,6 +6,7 @@ from PIL import Image
 
 import limbeck
 from limbeck.cli import main
+from limbeck.commands import predict
 from limbeck.commands.predict import images_in
 from limbeck.data.inputs import Inputs
 from limbeck.tasks import task_kind
@@ -62,6 +63,13 @@ def test_a_run_predicts_the_images_of_a_folder_in_their_own_pixels(run, photos, 
         assert 64 < prediction["boxes"].max() <= 90.1  # not in the pixels that the model sees
     if "probabilities" in prediction:
         assert set(answers["a"]["probabilities"]) == set(CLASSES)
+
+
+@pytest.mark.parametrize(("name", "written"), [("Käfer", "Käfer"), ("\udcff", "\\udcff")], ids=["text", "no text"])
+def test_names_are_written_as_they_are_read(name, written, tmp_path):
+    file = predict._write({name: {"image": "x"}}, None, tmp_path / "out", pictures=False)
+    assert f'"{written}"' in file.read_text(encoding="utf-8")
+    assert json.loads(file.read_bytes()) == {name: {"image": "x"}}
 
 
 def test_an_image_is_predicted_alike_as_file_picture_and_tensor(run, photos):

@@ -152,6 +152,10 @@ def test_a_damaged_student_is_told_by_name(stopped, tmp_path, capsys):
     [
         ("distill classification --lr 1", "no option --lr; did you mean --learning-rate?"),
         ("distill classification --epoch 1", "no option --epoch; did you mean --epochs"),
+        (
+            "distill classification --lr 1 --epochs 1 --nothing --epoch=2 --lr 2",
+            "no options --lr (did you mean --learning-rate?), --nothing, --epoch (did you mean --epochs",
+        ),
         ("distill classification --epochs 1 --epochs=2", "--epochs is there twice; which one is meant?"),
         ("distill classification --resume --no-resume", "--resume is there twice"),
         ("distill clasification --epochs 1", "did you mean classification?"),

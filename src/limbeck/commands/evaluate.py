@@ -12,7 +12,7 @@ import tyro
 from rich.table import Table
 
 from limbeck.commands.record import arguments_of, data_of
-from limbeck.commands.words import relative
+from limbeck.commands.words import Runs, relative
 from limbeck.data.parts import HeldOut
 from limbeck.models.cost import cost
 from limbeck.models.model import Model
@@ -39,7 +39,7 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def _evaluate(
-    runs: tyro.conf.Positional[list[Path]],
+    runs: Runs,
     /,
     data: str | None = None,
     split: HeldOut | None = None,

@@ -8,12 +8,13 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from limbeck.commands.comparison import Comparison, Precision
 from limbeck.commands.record import data_of, sha256_of
+from limbeck.commands.words import Run
 from limbeck.export.deployed import Deployed
 from limbeck.export.files import kind_of, read, write, write_onnx
 from limbeck.export.openvino import convert
@@ -34,8 +35,8 @@ def export(arguments: list[str]) -> None:
 
 
 def _export(
-    run: tyro.conf.Positional[Path],
-    file: tyro.conf.Positional[Path],
+    run: Run,
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
     /,
     check: bool = False,
     weights: Literal["best", "last"] = "best",

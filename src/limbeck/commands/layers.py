@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
@@ -27,7 +28,7 @@ def layers(arguments: list[str]) -> None:
 
 
 def _layers(
-    model: tyro.conf.Positional[str],
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")],
     /,
     size: int | None = None,
     beside: str | None = None,

@@ -6,12 +6,12 @@ import re
 import sys
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 import torch
 import tyro
 from rich.table import Table
 
+from limbeck.commands.words import Run
 from limbeck.core.match import Match
 from limbeck.methods.method import OF_SCORES, Method
 from limbeck.methods.predictions import PREDICTIONS
@@ -85,7 +85,7 @@ def cite(arguments: list[str]) -> None:
     tyro.cli(_cite, args=arguments, prog="limbeck cite")
 
 
-def _cite(run: tyro.conf.Positional[Path], /) -> None:
+def _cite(run: Run, /) -> None:
     """Print the BibTeX of the methods that a run used, and of limbeck.
 
     Args:

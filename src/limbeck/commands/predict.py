@@ -6,11 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from torchvision.transforms.v2.functional import to_pil_image
 
+from limbeck.commands.words import Run
 from limbeck.data.images import EXTENSIONS, read_image
 from limbeck.data.parts import files_below
 from limbeck.data.problems import OnBadData
@@ -41,8 +42,8 @@ def load(run: str | Path) -> Predictor:
 
 
 def _predict(
-    run: tyro.conf.Positional[Path],
-    images: tyro.conf.Positional[list[Path]],
+    run: Run,
+    images: Annotated[tyro.conf.Positional[list[Path]], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")],
     /,
     out: Path,
     pictures: bool = True,
@@ -99,7 +100,11 @@ def _write(answers: dict[str, Any], predictor: Predictor, out: Path, *, pictures
     """Write what was predicted, and what tells the colours of the pictures."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / "predictions.json"
-    file.write_text(json.dumps(answers, indent=1))
+    text = json.dumps(answers, indent=1, ensure_ascii=False)
+    try:
+        file.write_bytes(text.encode())
+    except UnicodeEncodeError:  # of a file's name that is no text
+        file.write_text(json.dumps(answers, indent=1))
     if pictures and predictor.tells_by_colour:
         legend(predictor.classes).save(out / "pictures" / "classes.png")
     return file

@@ -7,9 +7,14 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from limbeck.models.files import file_and_name
 
+Run = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]  # as --help calls what is not an option
+Runs = Annotated[tyro.conf.Positional[list[Path]], tyro.conf.arg(metavar="RUN [RUN ...]")]
 NAMES_OF_FILES = ("data", "teacher", "student", "model", "weights", "backbone", "unlabelled")  # their last words
 ALSO_CALLED = {  # elsewhere
     "lr": "learning-rate",
@@ -46,13 +51,21 @@ def check(words: Sequence[str], known: Collection[str], repeated: Collection[str
         repeated: Those that are named once for each of their values.
     """
     names = [name for name in map(option, words) if name is not None]
-    for name in names:
-        if name not in known and name != "help":
-            nearest = [ALSO_CALLED[name]] if name in ALSO_CALLED else get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(f'--{near}' for near in nearest)}?" if nearest else "--help lists them"
-            raise ValueError(f"no option --{name}; {hint}")
+    unknown = [name for name in dict.fromkeys(names) if name not in known and name != "help"]
+    if len(unknown) == 1:
+        hint = _nearest(unknown[0], known)
+        raise ValueError(f"no option --{unknown[0]}; {f'did you mean {hint}?' if hint else '--help lists them'}")
+    if unknown:
+        hints = [(name, _nearest(name, known)) for name in unknown]
+        told = ", ".join(f"--{name}" + (f" (did you mean {hint}?)" if hint else "") for name, hint in hints)
+        raise ValueError(f"no options {told}; --help lists them")
     if twice := [name for name, count in Counter(names).items() if count > 1 and name not in repeated]:
         raise ValueError(f"--{twice[0]} is there twice; which one is meant?")
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    nearest = [ALSO_CALLED[name]] if name in ALSO_CALLED else get_close_matches(name, known, n=3)
+    return " or ".join(f"--{near}" for near in nearest)
 
 
 def without(words: Sequence[str], names: Collection[str]) -> list[str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import tyro
 
+from limbeck.commands.words import Runs
+
 NEEDED = ("altair", "jinja2", "vl_convert", "scipy")
 
 
@@ -16,7 +18,7 @@ def report(arguments: list[str]) -> None:
     tyro.cli(_report, args=arguments, prog="limbeck report")
 
 
-def _report(runs: tyro.conf.Positional[list[Path]], /, out: Path | None = None) -> None:
+def _report(runs: Runs, /, out: Path | None = None) -> None:
     """Write one HTML page about runs: what was gained, how the training went, features, classes, cost.
 
     Args:
