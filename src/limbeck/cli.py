@@ -20,8 +20,8 @@ limbeck makes a small vision model learn from a big one.
       the same for object detection and instance segmentation (MODEL: torchvision:HEAD/timm:BACKBONE, hf:FOLDER)
   limbeck distill FILE.py ... --out RUN
       a recipe of your own: the function in FILE.py that is named like the file (or FILE.py:FUNCTION)
-  limbeck distill RUN --resume
-      go on with a run that was stopped or killed
+  limbeck train|distill|compress RUN --resume
+      go on with a run of this command that was stopped or killed
   limbeck compress TASK MODEL --data DIR --ratio 0.5 --out RUN
       a trained model made smaller: its layers become factors, which learn slice by slice to do what the layers did
   limbeck evaluate RUN --data DIR
@@ -61,6 +61,9 @@ COMMANDS = {
 }
 
 
+OF_RUNS = ("distill", "train", "compress")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; mistakes of the user end with one line on stderr and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -81,7 +84,8 @@ def main(arguments: list[str] | None = None) -> None:
         command: Callable[[list[str]], None] = getattr(import_module(f"limbeck.commands.{module}"), function)
         command(arguments[1:])
     except KeyboardInterrupt:
-        print("limbeck: interrupted; a run goes on from its last checkpoint with --resume", file=sys.stderr)
+        goes_on = "; a run goes on from its last checkpoint with --resume" if arguments[0] in OF_RUNS else ""
+        print(f"limbeck: interrupted{goes_on}", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:  # the reader, such as head, had enough
         sys.stderr.close()

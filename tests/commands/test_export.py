@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import struct
 from xml.etree import ElementTree
 
@@ -10,6 +12,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from limbeck.cli import main
+from limbeck.commands import export
 from limbeck.export import files
 from limbeck.tasks import task_kind
 from limbeck.training.record import save_student
@@ -150,6 +153,20 @@ def test_openvino_in_half_precision_has_the_names_of_the_outputs(folder, tmp_pat
     main(arguments(folder, file, "--half", "--max-loss", "0.3"))
     assert "top1 on 10 validation images" in capsys.readouterr().out
     assert openvino.Core().read_model(file).output("logits").get_names() == {"logits"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_an_export_that_a_signal_ends_leaves_nothing_behind(folder, tmp_path, capsys, monkeypatch, number):
+    before = signal.getsignal(number)
+    monkeypatch.setattr(export, "program_of", lambda *_: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(folder, tmp_path / "student.onnx"))
+    assert stop.value.code == 128 + number
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is before
+    said = capsys.readouterr()
+    assert "tracing the student" in said.out
+    assert said.err == ("limbeck: interrupted\n" if number == signal.SIGINT else "")
 
 
 def test_what_is_not_installed_is_named_with_its_extra(folder, tmp_path, capsys, monkeypatch):

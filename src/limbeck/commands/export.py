@@ -23,6 +23,7 @@ from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import task_kind
 from limbeck.tasks.kind import Validation
 from limbeck.training.ranges import check_ranges
+from limbeck.training.signals import ending_in_order
 
 Card = dict[str, Any]
 OF_CARD = ("task", "model", "classes", "mean", "std", "load_size", "short_side", "long_side")
@@ -96,15 +97,18 @@ def _write(file: Path, deployed: Deployed, about: Card, comparison: Comparison) 
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with TemporaryDirectory(prefix=f".{file.stem}.", dir=file.parent) as folder:
+        with ending_in_order(), TemporaryDirectory(prefix=f".{file.stem}.", dir=file.parent) as folder:
             written = Path(folder) / file.name
             first = written if file.suffix == ".pt2" else written.with_suffix(".onnx")
+            print(f"{file}: tracing the student, which may take minutes", flush=True)
             write(program_of(deployed, about["batch"]), deployed, about, first)
             if about["precision"] != "fp32":
+                print(f"{file}: lowering the precision to {about['precision']}", flush=True)
                 write_onnx(_lowered(first, about, comparison), about, first)
             if file.suffix == ".xml":
                 convert(first, written)
                 first.unlink()
+            print(f"{file}: comparing what it gives with what the student gives", flush=True)
             comparison.check(read(written)[0], about["batch"], about["precision"])
             for part in sorted(written.parent.iterdir()):  # of OpenVINO's the .bin before the .xml, which needs it
                 part.replace(file.with_name(part.name))

@@ -69,6 +69,26 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """While this lasts, have the other signals end the process as Ctrl-C does: what is temporary is removed."""
+
+    def end(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_IGN)  # the removal is not to be broken off
+        raise SystemExit(128 + number)
+
+    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else []
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if number != signal.SIGINT and handler is not signal.SIG_IGN:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _interrupt(number: int, _: Any) -> None:
     """End at once; a third time, even where Python does not get to run."""
     signal.signal(number, signal.SIG_DFL)
