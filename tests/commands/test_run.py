@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from limbeck.cli import main
 from limbeck.commands.words import absolute
-from limbeck.models.run_folder import read_card
+from limbeck.models.run_folder import RunFolder, read_card
 from limbeck.training import training
 from tests.runs import equal, log_of, mistake, weights
 from tests.training.test_loop import NETS, stop_after
@@ -43,6 +43,21 @@ def stopped(teacher, tmp_path, monkeypatch):
     assert stop.value.code == 128 + signal.SIGTERM
     monkeypatch.undo()
     return tmp_path / "run"
+
+
+def test_a_stopped_run_says_how_its_own_command_goes_on_with_it(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "a run"
+    stop_after(monkeypatch, 2)
+    with pytest.raises(SystemExit):
+        main(["train", "classification", *SMALL, "--model", f"{NETS}:big", "--epochs", "1", "--out", str(run)])
+    monkeypatch.undo()
+    said = f"go on with: limbeck train '{run}' --resume"
+    assert f"stopped after step 2; {said}" in (run / "console.log").read_text()
+    assert said in mistake(["evaluate", str(run)], capsys)
+    assert f"go on with limbeck train '{run}' --resume, and" in mistake(["train", str(run)], capsys)
+    main(["train", str(run), "--resume"])
+    assert (run / "student-last.safetensors").exists()
+    assert RunFolder(tmp_path).going_on() == "the same call with RunOptions(resume=True)"  # of one in Python
 
 
 def test_a_stopped_run_ends_with_status_0_where_that_is_asked_for(teacher, tmp_path, monkeypatch):

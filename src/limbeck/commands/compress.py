@@ -56,9 +56,9 @@ def _as_stored(run: RunFolder, words: list[str]) -> list[str]:
     """The words of the command that started a run, but for what is said anew."""
     given = {name for name in map(option, words) if name is not None}
     if "resume" not in given:
-        raise ValueError(f"{run} is a run: go on with limbeck compress {run} --resume")
+        raise ValueError(f"{run} is a run: go on with {run.going_on()}")
     stored = run.read_record()
     if stored.get("command") != "compress":
-        raise ValueError(f"{run} is no run of limbeck compress; go on with limbeck distill {run} --resume")
+        raise ValueError(f"{run} is no run of limbeck compress; go on with {run.going_on()}")
     argv = without(stored["argv"], {"out", "resume", "overwrite", *given})
     return [stored["recipe"], stored["arguments"]["teacher"], *argv, *words, "--out", str(run)]

@@ -171,7 +171,7 @@ class Compression:
                 with StopRequest(accelerator, self.run_options.max_hours).watch() as stop:
                     status = learn_in_slices(recipe, compressed, card, options, loaders, places, display, stop)
                 if status:
-                    display.say(f"stopped; go on with: limbeck compress {folder} --resume")
+                    display.say(f"stopped; go on with: {folder.going_on()}")
                     return status
             after = self._tell("after slices", recipe, compressed, loaders, display)
             write_loader(places)

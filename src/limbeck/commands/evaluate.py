@@ -107,7 +107,7 @@ def _students(folders: list[RunFolder], weights: Literal["best", "last"]) -> dic
         raise ValueError(f"{folders[0] if folders else 'limbeck evaluate'}: name the folder of a run")
     for run in folders:
         if not run.has_student():
-            raise ValueError(f"{run} has no student yet; go on with: limbeck distill {run} --resume")
+            raise ValueError(f"{run} has no student yet; go on with: {run.going_on()}")
     return {str(run): run.student_of(weights) for run in folders}
 
 

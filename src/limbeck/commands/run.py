@@ -78,10 +78,10 @@ def _as_stored(run: RunFolder, words: list[str]) -> tuple[str, str, list[str]]:
     """The command, recipe and arguments with which a run was started, but for what is said anew."""
     given = {name for name in map(option, words) if name is not None}
     if not given & {"resume", "help"}:
-        raise ValueError(f"{run} is a run: go on with limbeck distill {run} --resume, and options that may change")
+        raise ValueError(f"{run} is a run: go on with {run.going_on()}, and options that may change")
     stored = run.read_record()
     if stored.get("command") == "compress":
-        raise ValueError(f"{run} is a run of limbeck compress: go on with limbeck compress {run} --resume")
+        raise ValueError(f"{run} is a run of limbeck compress: go on with {run.going_on()}")
     try:
         argv = without(stored["argv"], {"out", "resume", "overwrite", "dry-run", *given})
         return stored["command"], stored["recipe"], [*argv, *words, "--out", str(run)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -93,6 +94,13 @@ class RunFolder:
     def occupied(self) -> ValueError:
         """What is said to a new run where there is one already."""
         return ValueError(f"{self} holds a run already; go on with --resume, --overwrite it, or choose another --out")
+
+    def going_on(self) -> str:
+        """What goes on with the run: the command that made it, or in Python the call."""
+        command = self.read_record().get("command") if self.record.is_file() else None
+        if command is None:
+            return "the same call with RunOptions(resume=True)"
+        return f"limbeck {command} {shlex.quote(str(self))} --resume"
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""

@@ -72,7 +72,7 @@ def train(
                         if stop.status or state.step % recipe.budget.checkpoint_every == 0:
                             training.save()
                         if stop.status:
-                            display.say(f"stopped after step {state.step}; go on with: limbeck distill {run} --resume")
+                            display.say(f"stopped after step {state.step}; go on with: {folder.going_on()}")
                             accelerator.end_training()  # a process group left to the end can abort the process
                             return training.report(status=stop.status)
                     training.finish_epoch()
