@@ -11,8 +11,7 @@ from torch import Tensor
 
 from limbeck.core.precision import exact
 
-# Elements of the largest temporary. On a GPU a piece of fewer takes as long to start as to compute (H100).
-CHUNK = {"cpu": 2**21, "cuda": 2**24}
+CHUNK = {"cpu": 2**21, "cuda": 2**24}  # elements of the largest temporary
 Formula = Callable[..., Tensor]  # (student, teacher, *further) -> scalar
 Run = Callable[..., tuple[Any, ...]]
 
@@ -127,8 +126,11 @@ def in_layout_of(feature: Tensor, gradient: Tensor) -> Tensor:
 def pieces(feature: Tensor, dim: int) -> Iterator[tuple[int, int]]:
     """Start and length of slices of about ``CHUNK`` elements along a dimension."""
     size, room = feature.shape[dim], CHUNK.get(feature.device.type, CHUNK["cuda"])
-    count = max(1, round(feature.numel() / room))
-    step = max(1, -(-size // count))  # all alike: a last one of a few images would cost a GPU as much as the others
+    if feature.device.type == "cpu":
+        step = room * size // max(1, feature.numel())
+    else:  # alike, and rather few: to start a piece takes a GPU as long as to compute it
+        step = -(-size // max(1, round(feature.numel() / room)))
+    step = max(1, step)
     for start in range(0, size, step):
         yield start, min(step, size - start)
 
