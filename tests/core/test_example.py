@@ -1,11 +1,13 @@
 """An example that the student or the teacher cannot be called with: which it is, and what to pass instead."""
 
+from collections import UserDict
+
 import pytest
 import torch
 from torch import nn
 
 from limbeck import Distiller, Match, prepare_teacher
-from tests.networks import TokenNet, convnet, images
+from tests.networks import Block, TokenNet, convnet, images
 
 LABELS = torch.arange(2)
 SHAPE = r"a Tensor \(2, 3, 16, 16\) of float32"
@@ -62,6 +64,29 @@ def test_failure_within_a_model_has_a_note_of_the_example():
         (note,) = error.value.__notes__
         assert note.startswith(f"while the {role}, a Sequential, was called with ")
         assert " a Tensor (2, " in note
+
+
+def test_note_says_where_model_and_example_are_where_they_are_not_on_a_cpu_in_float32():
+    with pytest.raises((RuntimeError, TypeError)) as error:
+        distiller_of(example=images().to("meta"))
+    assert "which is a Tensor (2, 3, 16, 16) of float32 on meta" in error.value.__notes__[0]
+    with pytest.raises(RuntimeError) as error:
+        distiller_of(teacher=convnet(4).bfloat16(), example=images())
+    assert "while the teacher, a Sequential in bfloat16, was called with example" in error.value.__notes__[0]
+
+
+def test_list_of_images_which_is_taken_for_arguments_has_a_note_of_it():
+    student = Block(lambda block, x: block.a(torch.stack(x)))
+    student.forward = lambda inputs, targets=None: student.steps(student, inputs)
+    with pytest.raises(TypeError) as error:
+        Distiller(student, convnet(4), [Match("a", "stem", nn.MSELoss())], example=list(images()))
+    assert error.value.__notes__[0].endswith("for a model that takes a list pass example=([...],)")
+
+
+def test_example_may_be_any_mapping_as_that_of_a_processor():
+    batch = UserDict(x=images())
+    distiller = Distiller(TokenNet(4), TokenNet(4, seed=1), [Match("block", "block", nn.MSELoss())], example=batch)
+    assert distiller(**batch, teacher_inputs=batch).loss > 0
 
 
 def test_example_of_a_model_that_takes_anything_is_passed_on():

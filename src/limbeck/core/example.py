@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from limbeck.core.modules import Example
@@ -24,7 +25,7 @@ def telling(example: Example, role: str, model: nn.Module, own: str = "example",
     Raises:
         TypeError: The example is none, or the model does not take as many arguments or those of these names.
     """
-    if not isinstance(example, Tensor | tuple | list | dict):
+    if not isinstance(example, Tensor | tuple | list | Mapping):
         raise TypeError(
             f"{own} is a {type(example).__name__}; it is what the {role} is called with: one tensor, a tuple of "
             "positional arguments, or a dict of keyword arguments"
@@ -33,7 +34,11 @@ def telling(example: Example, role: str, model: nn.Module, own: str = "example",
     try:
         yield
     except Exception as error:
-        error.add_note(f"while the {role}, a {type(model).__name__}, was called with {own}, which is {_told(example)}")
+        what = f"a {type(model).__name__}{_on(model)}"
+        note = f"while the {role}, {what}, was called with {own}, which is {_told(example)}"
+        if isinstance(example, list):
+            note += f": positional arguments; for a model that takes a list pass {own}=([...],)"
+        error.add_note(note)
         raise
 
 
@@ -42,8 +47,8 @@ def _check_arguments(example: Example, role: str, model: nn.Module, own: str, re
         taken = signature(model.forward)
     except (TypeError, ValueError):  # not every callable tells
         return
-    named = example if isinstance(example, dict) else {}
-    positional = () if isinstance(example, dict) else (example,) if isinstance(example, Tensor) else example
+    named = example if isinstance(example, Mapping) else {}
+    positional = () if isinstance(example, Mapping) else (example,) if isinstance(example, Tensor) else example
     try:
         taken.bind(*positional, **named)
     except TypeError as error:
@@ -53,10 +58,18 @@ def _check_arguments(example: Example, role: str, model: nn.Module, own: str, re
         ) from None
 
 
+def _on(model: nn.Module) -> str:
+    """Where a model is, if that is no CPU, and in which precision, if that is not float32."""
+    weight = next(model.parameters(), torch.empty(0))
+    where = "" if weight.device.type == "cpu" else f" on {weight.device}"
+    return where if weight.dtype == torch.float32 else f" in {str(weight.dtype).removeprefix('torch.')}{where}"
+
+
 def _told(value: Any) -> str:
     """An example in words, with the shapes of its tensors."""
     if isinstance(value, Tensor):
-        return f"a Tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+        where = "" if value.device.type == "cpu" else f" on {value.device}"
+        return f"a Tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}{where}"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key!r}: {_told(each)}" for key, each in value.items()) + "}"
     if isinstance(value, tuple | list):

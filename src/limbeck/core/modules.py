@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Example = tuple[Any, ...] | dict[str, Any] | Tensor  # what to call a model with: positional, by name, or one tensor
+Example = tuple[Any, ...] | Mapping[str, Any] | Tensor  # what to call a model with: positional, by name, or one tensor
 
 
 def find(model: nn.Module, path: str) -> nn.Module:
@@ -36,7 +36,7 @@ def call(model: Callable[..., Any], example: Example) -> Any:
     """
     if isinstance(example, Tensor):
         return model(example)
-    return model(**example) if isinstance(example, dict) else model(*example)
+    return model(**example) if isinstance(example, Mapping) else model(*example)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -76,7 +77,7 @@ class TrainStep:
 
     def _losses(self, state: State, batch: Any) -> dict[str, Tensor]:
         inputs = self.task.inputs(batch)
-        args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
+        args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
         teacher_inputs, truth = self.task.teacher_inputs(batch), self.task.truth(batch)
         distilled = state.model(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
         weight = self.task_weight_at(state.step / self.steps)
