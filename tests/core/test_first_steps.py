@@ -64,6 +64,8 @@ def test_weights_that_are_frozen_or_not_there_are_not_missed():
     frozen = distiller_of()
     frozen.matches.requires_grad_(False)
     train(frozen, torch.optim.SGD(frozen.student.parameters(), lr=0.01))
+    looked_at = distiller_of(Match("body", "body", ChannelTransform(), weight=0))
+    train(looked_at, torch.optim.SGD(looked_at.student.parameters(), lr=0.01))
     none = distiller_of(Match("", "", KD()))
     train(none, torch.optim.SGD(none.student.parameters(), lr=0.01))
 

@@ -39,12 +39,12 @@ class FirstSteps:
     """Warns where an optimizer trains the student, and was never given what is to be trained beside it."""
 
     def __init__(self, student: nn.Module, matches: Iterable[Match]):
-        self._seen = [_version(student), _version(*matches)]
+        self._seen = [_version(student), _version(*_meant(matches))]
         self._alone = self._looks = 0
 
     def look(self, student: nn.Module, matches: Sequence[Match]) -> bool:
         """Look at the changes of each weight, which torch counts; whether further steps are to be looked at."""
-        now = [_version(student), _version(*matches)]
+        now = [_version(student), _version(*_meant(matches))]
         changed = [before != after for before, after in zip(self._seen, now, strict=True)]
         self._seen = now
         self._looks += 1
@@ -53,13 +53,18 @@ class FirstSteps:
         self._alone += changed[0]
         if self._alone < STEPS:
             return True
-        own = [str(match) for match in matches if _trained(match)]
+        own = [str(match) for match in _meant(matches) if _trained(match)]
         warnings.warn(
             f"{STEPS} steps have changed the student, and none the weights of {', '.join(own)}: make the optimizer of "
             "distiller.parameters(), after the distiller; or freeze these weights by requires_grad_(False)",
             stacklevel=2,
         )
         return False
+
+
+def _meant(matches: Iterable[Match]) -> list[Match]:
+    """Those that are to teach: others are only looked at."""
+    return [match for match in matches if match.constant != 0]
 
 
 def _trained(module: nn.Module) -> list[Tensor]:

@@ -34,6 +34,7 @@ class Teacher(nn.Module):
     """
 
     model: nn.Module
+    __call__: Callable[..., dict[Layer, Tensor]]
 
     def __init__(
         self,
