@@ -58,9 +58,11 @@ def headline(method: str, rows: Sequence[Row]) -> str:
     diverged = sum(bool(each.diverged) for row in rows for each in row.distilled)
     alone = sum(bool(each.diverged) for row in rows for each in row.alone)
     runs = sum(len(row.distilled) for row in rows)
+    taught = [row.gain[0] for row in rows if row.teacher.value > mean(each.value for each in row.alone)]
     return (
         f"{method}, {len(rows)} cells: {diverged} of {runs} runs diverged (alone {alone}); better than alone in "
         f"{sum(gain > 0 for gain, _ in gains)} cells ({sum(gain > 0 for gain, _ in gains) / len(rows):.0%}), beyond "
         f"the interval in {sum(gain > half for gain, half in gains)}; worse beyond it in "
-        f"{sum(-gain > half for gain, half in gains)}; {mean(gain for gain, _ in gains):+.1f} points on average"
+        f"{sum(-gain > half for gain, half in gains)}; {mean(gain for gain, _ in gains):+.1f} points on average; "
+        f"better in {sum(gain > 0 for gain in taught)} of the {len(taught)} cells whose teacher is better than alone"
     )

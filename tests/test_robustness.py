@@ -21,6 +21,7 @@ def test_the_figures_count_what_diverged_and_what_is_surely_better_or_worse():
     first, *lines = report(rows).splitlines()
     assert first.startswith("KD, 4 cells: 1 of 12 runs diverged (alone 0); better than alone in 2 cells (50%), beyond")
     assert "the interval in 1; worse beyond it in 1" in first
+    assert first.endswith("better in 2 of the 4 cells whose teacher is better than alone")
     assert lines[-1] == "| four | KD | 90.0 | 50.0 51.0 52.0 | 0.0* 51.0 52.0 | -16.7 ± 71.7 |"
 
 
