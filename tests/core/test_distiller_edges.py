@@ -177,7 +177,9 @@ def test_distiller_from_a_pickle_measures_without_compilation_in_another_process
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "distiller.pt")], check=True)
 
 
-@pytest.mark.parametrize("make", [lambda d: d, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))], ids=str)
+@pytest.mark.parametrize(
+    "make", [lambda d: d, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))], ids=["itself", "copy", "pickle"]
+)
 def test_hooks_are_gone_with_the_distiller_that_read_by_them(make):
     made = distiller_of()
     distiller = make(made)
