@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import save_file
 
 from limbeck.cli import main
+from limbeck.commands.record import version_of
 from limbeck.commands.words import absolute
 from limbeck.models.run_folder import RunFolder, read_card
 from limbeck.training import training
@@ -139,6 +140,10 @@ def test_an_unfinished_run_as_teacher_is_named(stopped, tmp_path, capsys):
     main(distil(unfinished, tmp_path / "other", "--dry-run"))
     assert f"teacher {unfinished} is a run that is not finished" in capsys.readouterr().out
     assert not (tmp_path / "other").exists()
+
+
+def test_a_package_without_metadata_is_recorded_as_not_installed():
+    assert version_of("no-such-package") == "not installed"
 
 
 def test_a_run_needs_no_git(teacher, tmp_path, monkeypatch):
