@@ -17,7 +17,6 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 import tyro
@@ -29,9 +28,9 @@ from limbeck.tasks.classification.recipe import Data
 from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.training.compare import compare, table
 from limbeck.training.recipe import Budget, Recipe
+from limbeck.training.usual import Optimizer
 
 NETS = Path(__file__).with_name("cifar_resnet.py")
-Optimizer = Literal["sgd", "adamw"]
 ELSEWHERE = (  # what needs boxes, masks, or transformers
     *("CrossKD", "DETRDistill", "FGD", "ForegroundTransform", "LD"),
     *("CIRKD", "DeiT", "ViTKD"),

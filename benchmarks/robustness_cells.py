@@ -14,10 +14,10 @@ from limbeck.tasks.detection.recipe import LevelOptions
 from limbeck.tasks.options import MatchOptions, TeacherOptions
 from limbeck.tasks.semantic import recipe as semantic
 from limbeck.training.recipe import Budget, Recipe
+from limbeck.training.usual import Optimizer
 
 NETS = Path(__file__).with_name("robustness_nets.py")
 CIFAR_NETS = Path(__file__).with_name("cifar_resnet.py")
-Optimizer = Literal["sgd", "adamw"]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Annotated:
+class AnnotatedImages:
     """Where annotated images lie, which of them are measured on, and what becomes of bad ones."""
 
     data: Path

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from limbeck.tasks.options import Annotated
+from limbeck.tasks.options import AnnotatedImages
 from limbeck.training.ranges import check_ranges
 
 
 @dataclass(frozen=True)
-class Data(Annotated):
+class Data(AnnotatedImages):
     """Which images and objects are trained on, and how they are augmented.
 
     Args:

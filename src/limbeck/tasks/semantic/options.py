@@ -8,14 +8,14 @@ from typing import Literal
 import torch
 
 from limbeck.data.inputs import Inputs
-from limbeck.tasks.options import Annotated
+from limbeck.tasks.options import AnnotatedImages
 from limbeck.tasks.semantic.dataset import Masks
 from limbeck.tasks.semantic.task import Semantic
 from limbeck.training.ranges import check_ranges
 
 
 @dataclass(frozen=True)
-class Data(Annotated):
+class Data(AnnotatedImages):
     """Which images and masks are trained on, and how they are augmented.
 
     Args:
