@@ -83,9 +83,9 @@ def main(arguments: list[str] | None = None) -> None:
         module, _, function = COMMANDS[arguments[0]].partition(":")
         command: Callable[[list[str]], None] = getattr(import_module(f"limbeck.commands.{module}"), function)
         command(arguments[1:])
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         goes_on = "; a run goes on from its last checkpoint with --resume" if arguments[0] in OF_RUNS else ""
-        print(f"limbeck: interrupted{goes_on}", file=sys.stderr)
+        print("; ".join([f"limbeck: interrupted{goes_on}", *getattr(interrupt, "__notes__", ())]), file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:  # the reader, such as head, had enough
         sys.stderr.close()

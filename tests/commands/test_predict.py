@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -80,6 +82,18 @@ def test_an_image_is_predicted_alike_as_file_picture_and_tensor(run, photos):
         assert torch.equal(value, from_picture[name])
     with pytest.raises(ValueError, match=r"a tensor \(3, H, W\) of uint8, not \(1, 5, 5\)"):
         model.predict(torch.zeros(1, 5, 5))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("run", ["classification"], indirect=True)
+def test_a_signal_leaves_what_was_predicted_before(run, photos, tmp_path, capsys, monkeypatch, number):
+    read = predict.read_image
+    monkeypatch.setattr(predict, "read_image", lambda f: read(f) if f.name == "a.png" else os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(run), str(photos), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 128 + number
+    assert list(json.loads((tmp_path / "out" / "predictions.json").read_text())) == ["a"]
+    assert ("interrupted; what was predicted before, 1 of " in capsys.readouterr().err) == (number == signal.SIGINT)
 
 
 @pytest.mark.parametrize("run", ["classification"], indirect=True)

@@ -21,11 +21,13 @@ from limbeck.tasks import task_kind
 from limbeck.tasks.lettering import tell_missing
 from limbeck.tasks.pictures import legend
 from limbeck.tasks.predictor import Predictor
+from limbeck.training.signals import ending_in_order
 
 
 def predict(arguments: list[str]) -> None:
     """What a run's student says of images."""
-    tyro.cli(_predict, args=arguments, prog="limbeck predict")
+    with ending_in_order():
+        tyro.cli(_predict, args=arguments, prog="limbeck predict")
 
 
 def load(run: str | Path) -> Predictor:
@@ -54,7 +56,7 @@ def _predict(
     Writes predictions.json (the likeliest classes; each class's share of the pixels; objects with boxes in pixels),
     index masks as masks/NAME.png or the mask of each object as masks/NAME-NNN.png, and each image with what was
     predicted drawn on it as pictures/NAME.png; where colours tell the classes, pictures/classes.png tells the colours.
-    After an error, predictions.json has the images before it.
+    After an error or a signal, predictions.json has the images before it.
 
     Args:
         run: Folder of a run.
@@ -87,7 +89,7 @@ def _predict(
             answers[name] = {"image": str(file), **predictor.describe(prediction)}
         if not answers:
             raise ValueError(f"none of the {len(files)} images could be read")
-    except BaseException as error:  # Ctrl-C, too
+    except BaseException as error:  # of a signal, too
         if answers:
             file = _write(answers, predictor, out, pictures=pictures)
             error.add_note(f"what was predicted before, {len(answers)} of {len(files)} images, is in {file}")

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,16 +57,8 @@ class StopRequest:
                 os.dup2(nowhere, sys.stdout.fileno())
                 os.dup2(nowhere, sys.stderr.fileno())
 
-        numbers = SIGNALS if threading.current_thread() is threading.main_thread() else []
-        before = {number: signal.getsignal(number) for number in numbers}
-        for number in numbers:
-            if before[number] is not signal.SIG_IGN:  # as nohup sets it
-                signal.signal(number, request)
-        try:
+        with _handled_by(request, SIGNALS):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @contextmanager
@@ -77,11 +69,19 @@ def ending_in_order() -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)  # the removal is not to be broken off
         raise SystemExit(128 + number)
 
-    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else []
+    with _handled_by(end, [number for number in SIGNALS if number != signal.SIGINT]):
+        yield
+
+
+@contextmanager
+def _handled_by(handle: Callable[[int, Any], None], numbers: Sequence[int]) -> Iterator[None]:
+    """Have a function called at signals while this lasts, but not at those that are ignored, as nohup has it."""
+    if threading.current_thread() is not threading.main_thread():  # where Python takes no handlers
+        numbers = []
     before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
-        if number != signal.SIGINT and handler is not signal.SIG_IGN:
-            signal.signal(number, end)
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, handle)
     try:
         yield
     finally:
