@@ -216,7 +216,7 @@ def test_slices_learn_from_a_cache_what_they_learn_without_it(tmp_path):
     for path in errors:
         pairs = zip(*(each.model.get_submodule(path).parameters() for each in (runs, caches)), strict=True)
         assert all(torch.equal(one, other) for one, other in pairs)
-    assert len(passes) == len(DATA) + 2  # and not once an epoch: one to know the size, one in which norms are renewed
+    assert len(passes) == len(DATA) + 3  # not once an epoch: to know costs and size, and to renew norms
     assert "cache takes 0.00" in said[0]
     assert not (tmp_path / "cache").exists()
 

@@ -26,7 +26,7 @@ class Cache:
 
     Args:
         folder: Empty, or made here.
-        slices: Their paths.
+        slices: Their paths, in the order in which they are claimed.
     """
 
     def __init__(self, folder: Path, slices: Sequence[str]):

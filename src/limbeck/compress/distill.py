@@ -65,13 +65,16 @@ def distill_slices(
         raise ValueError("slices fed by the compressed network follow each other: train them on one process, uncached")
     mine = paths
     if cache is None and processes.count > 1:
-        mine = _share(original, paths, next(iter(data)), processes)
+        shares = share_out(_costs(original, paths, next(iter(data))), processes.count)
+        mine = [paths[index] for index in shares[processes.rank]]
     training = SliceTraining(original, compressed.model, mine, inputs=inputs, rate=rate, patience=patience)
     if cache is None:
         _train(training, data, epochs, say)
         trained = training.trainers
     else:
-        trained = train_cached(training, Cache(Path(cache), paths), data, epochs, processes, say)
+        costs = dict(zip(paths, _costs(original, paths, next(iter(data))), strict=True))
+        longest_first = sorted(paths, key=costs.__getitem__, reverse=True)  # so that the processes end together
+        trained = train_cached(training, Cache(Path(cache), longest_first), data, epochs, processes, say)
     errors = _exchange(compressed.model, trained, processes)
     renew_norms(original, compressed.model, list(itertools.islice(data, NORM_BATCHES)), but_within=paths)
     return {path: errors[path] for path in paths if path in errors}
@@ -90,11 +93,10 @@ def _train(training: SliceTraining, data: Batches, epochs: int, say: Callable[[s
             return
 
 
-def _share(original: nn.Module, paths: Sequence[str], example: Example, processes: Processes) -> list[str]:
-    """The slices of this process."""
+def _costs(original: nn.Module, paths: Sequence[str], example: Example) -> list[float]:
+    """The multiplications of each slice."""
     flops = flops_by_module(original, example)
-    shares = share_out([float(flops.get(path, 0)) for path in paths], processes.count)
-    return [paths[index] for index in shares[processes.rank]]
+    return [float(flops.get(path, 0)) for path in paths]
 
 
 def _exchange(model: nn.Module, trained: Mapping[str, SliceTrainer], processes: Processes) -> dict[str, float]:
