@@ -83,6 +83,14 @@ def test_criterion_of_a_student_that_equals_its_teacher_teaches_all_the_same():
     distiller_of(Match(("stem", "body"), ("stem", "body"), lambda s, t: (s[1] - t[1]).norm()), teacher=convnet(4))
 
 
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_model_that_gives_nan_for_the_example_is_refused_by_its_layer(role):
+    broken = convnet(8)
+    nn.init.constant_(broken.body.bias, torch.nan)
+    with pytest.raises(ValueError, match=rf"the {role}'s feature at body is nan for the example: its weights are"):
+        distiller_of(**{role: broken})
+
+
 # --- a feature without gradient ---
 
 

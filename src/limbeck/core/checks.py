@@ -82,6 +82,16 @@ def check_prepared(prepared: Sequence[Layer], wanted: Sequence[Layer]) -> None:
         raise ValueError(f"the teacher was not prepared for {missing}; name them in prepare_teacher(..., layers)")
 
 
+def check_numbers(role: str, features: dict[Layer, Tensor]) -> None:
+    """Refuse a model that gives nan for the example."""
+    for layer, feature in features.items():
+        if feature.isnan().any():
+            raise ValueError(
+                f"the {role}'s feature at {layer} is nan for the example: its weights are broken, or the example holds "
+                "no numbers"
+            )
+
+
 def check_gradients(features: dict[Layer, Tensor]) -> None:
     """Refuse a feature of the student that no gradient leaves, in training."""
     for layer, feature in features.items():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from limbeck.core.auto_weight import BATCHES, AutoWeight
 from limbeck.core.building import build_match, keeping_buffers, unfreezing
 from limbeck.core.capture import Capture
-from limbeck.core.checks import check_gradients, check_models, check_prepared
+from limbeck.core.checks import check_gradients, check_models, check_numbers, check_prepared
 from limbeck.core.example import telling
 from limbeck.core.features import gather
 from limbeck.core.first_steps import FirstSteps, check_unwrapped
@@ -225,6 +225,8 @@ class Distiller(nn.Module):
                 given, own, remedy = (teacher_inputs, "teacher_inputs", "")
             with telling(given, "teacher", self.teacher.model, own, remedy):
                 teacher = call(self.teacher, given)
+            check_numbers("student", student)
+            check_numbers("teacher", teacher)
             for layer, feature in student.items():
                 check_layout(self.student, layer, feature)
                 check_batch_first(self.student, layer, feature, example)
