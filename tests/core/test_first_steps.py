@@ -12,8 +12,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from limbeck import Distiller, Match, conv1x1
-from limbeck.core.first_steps import STEPS
+from limbeck import Distiller, LateStart, Match, conv1x1
+from limbeck.core.first_steps import STEPS, UNCOUNTED
 from limbeck.criteria import KD, ChannelTransform
 from tests.networks import convnet, images
 
@@ -49,6 +49,17 @@ def test_optimizer_of_the_student_alone_is_warned_of_once(make, batches):
         train(distiller, optimizer, batches=batches)
     assert len(w) == 1
     train(distiller, optimizer)
+
+
+def test_fused_optimizer_of_the_student_alone_is_warned_of_though_torch_counts_none_of_its_changes():
+    distiller, whole = distiller_of(), distiller_of()
+    late = distiller_of(Match("body", "body", ChannelTransform(), weight=LateStart(1.0)))
+    late.set_progress(0)  # nothing has a gradient yet
+    with pytest.warns(UserWarning, match="none the weights of ChannelTransform:body: make the optimizer") as w:
+        train(distiller, torch.optim.SGD(distiller.student.parameters(), lr=0.01, fused=True), steps=UNCOUNTED + 2)
+    assert len(w) == 1
+    for other in (whole, late):
+        train(other, torch.optim.SGD(other.parameters(), lr=0.01, fused=True), steps=UNCOUNTED + 2)
 
 
 def test_optimizer_that_has_what_is_trained_is_not_warned_of():

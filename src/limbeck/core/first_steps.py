@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -13,6 +14,7 @@ from limbeck.core.match import Match
 
 STEPS = 8  # of the optimizer, that change the student and not one weight beside it: by then these are left out
 LOOKS = 256  # at most, of which several may be of one step, where gradients are accumulated
+UNCOUNTED = 64  # looks after which values are compared: torch does not count the changes of a fused optimizer
 
 
 def check_unwrapped(student: nn.Module, matches: Sequence[Match]) -> None:
@@ -41,6 +43,7 @@ class FirstSteps:
     def __init__(self, student: nn.Module, matches: Iterable[Match]):
         self._seen = [_version(student), _version(*_meant(matches))]
         self._alone = self._looks = 0
+        self._norms: list[list[Tensor]] = []  # at the first look
 
     def look(self, student: nn.Module, matches: Sequence[Match]) -> bool:
         """Look at the changes of each weight, which torch counts; whether further steps are to be looked at."""
@@ -51,20 +54,36 @@ class FirstSteps:
         if changed[1] or not now[1] or self._looks > LOOKS:
             return False
         self._alone += changed[0]
-        if self._alone < STEPS:
+        if self._alone < STEPS and not self._alone_by_value(student, matches):
             return True
         own = [str(match) for match in _meant(matches) if _trained(match)]
         warnings.warn(
-            f"{STEPS} steps have changed the student, and none the weights of {', '.join(own)}: make the optimizer of "
-            "distiller.parameters(), after the distiller; or freeze these weights by requires_grad_(False)",
+            f"the first steps have changed the student, and none the weights of {', '.join(own)}: make the optimizer "
+            "of distiller.parameters(), after the distiller; or freeze these weights by requires_grad_(False)",
             stacklevel=2,
         )
         return False
+
+    def _alone_by_value(self, student: nn.Module, matches: Sequence[Match]) -> bool:
+        """Whether the student alone has other weights than at first, by a look that comes late and once."""
+        if self._looks not in (1, UNCOUNTED):
+            return False
+        norms = [_norms(student), _norms(*_steady(matches))]
+        if self._looks == 1:
+            self._norms = norms
+            return False
+        of_student, of_matches = (_differ(*pair) for pair in zip(self._norms, norms, strict=True))
+        return of_student and bool(norms[1]) and not of_matches
 
 
 def _meant(matches: Iterable[Match]) -> list[Match]:
     """Those that are to teach: others are only looked at."""
     return [match for match in matches if match.constant != 0]
+
+
+def _steady(matches: Iterable[Match]) -> list[Match]:
+    """Those that teach from the first step on: the others' weights may have a gradient of 0 for a while."""
+    return [match for match in _meant(matches) if match.schedule is None]
 
 
 def _trained(module: nn.Module) -> list[Tensor]:
@@ -74,3 +93,13 @@ def _trained(module: nn.Module) -> list[Tensor]:
 def _version(*modules: nn.Module) -> tuple[int, ...]:
     """How often their weights were changed; nothing where none is trained."""
     return tuple(weight._version for module in modules for weight in _trained(module))
+
+
+def _norms(*modules: nn.Module) -> list[Tensor]:
+    """Of the weights that are trained; of sharded ones none, which would have to be gathered."""
+    weights = [weight for module in modules for weight in _trained(module)]
+    return [weight.detach().norm() for weight in weights if type(weight) is nn.Parameter]
+
+
+def _differ(before: list[Tensor], after: list[Tensor]) -> bool:
+    return any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
