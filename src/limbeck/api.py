@@ -14,6 +14,7 @@ from limbeck.core.loss_weights import EarlyDecay, LateStart, WarmUp
 from limbeck.core.match import Match
 from limbeck.core.projectors import (
     channels_first,
+    class_token,
     conv1x1,
     conv1x1_if_needed,
     conv_bn,
@@ -66,6 +67,7 @@ __all__ = [
     "Teacher",
     "WarmUp",
     "channels_first",
+    "class_token",
     "conv1x1",
     "conv1x1_if_needed",
     "conv_bn",

@@ -81,6 +81,13 @@ def test_layers_lists_paths_shapes_and_strides_and_how_two_models_meet(capsys):
     assert "2 (8x8) and 2 (16x16) meet at 16x16: the student's is resized" in shown
 
 
+def test_layers_says_where_a_class_token_is_read(capsys):
+    main(["layers", "timm:test_vit", "--beside", "timm:test_resnet", "--depth", "1"])
+    shown = capsys.readouterr().out
+    assert "classified by its class token alone, which ChannelTransform reads instead of the map\n" in shown
+    assert "norm:class and layer4:mean meet, a class token or the mean of a map each\n" in shown
+
+
 def test_layers_lists_the_backbone_and_the_levels_of_a_detector(capsys):
     main(["layers", "torchvision:retinanet/timm:test_efficientnet", "--size", "64", "--depth", "4"])
     shown = capsys.readouterr().out

@@ -94,6 +94,32 @@ def test_review_takes_the_students_stages_and_the_teachers_before_activation_and
     assert pair == (("0", "1", "2", "2"), ("0.act:input", "1.act:input", "2.act:input", "2"))
 
 
+@pytest.mark.parametrize(
+    ("student", "teacher", "layers"),
+    [
+        (vit(), net(6), ("norm:class", "2:mean")),
+        (net(4), vit(), ("2:mean", "norm:class")),
+        (vit(), vit(24), ("norm:class", "norm:class")),
+    ],
+    ids=["student", "teacher", "both"],
+)
+def test_where_a_class_token_alone_is_classified_it_meets_it_or_the_mean_of_a_map(student, teacher, layers):
+    here, there = layers
+    assert layers_of(matches_of("ChannelTransform", student, teacher)) == [((here,), (there,))]
+    maps = (here.partition(":")[0],), (there.partition(":")[0],)
+    assert layers_of(matches_of("ChannelTransform", student, teacher, layers="last-map")) == [maps]
+    assert layers_of(matches_of("CWD", student, teacher)) == [maps]  # which asks where a channel looks
+
+
+def test_the_embedding_of_any_two_networks_is_compared_where_it_is_asked_for():
+    student, teacher, images = net(4), net(6), torch.randn(4, 3, 32, 32)
+    matches = matches_of("FitNet", student, teacher, layers="embedding")
+    assert layers_of(matches) == [(("2:mean",), ("2:mean",))]
+    (row,) = preflight(Distiller(student, teacher, matches, example=(images,)), (images,))
+    assert row.value > 0
+    assert not row.advice
+
+
 def test_vitkd_takes_the_first_two_blocks_and_the_last_feature_with_its_norm():
     (match,) = matches_of("ViTKD", vit(), vit(24, depth=5))
     assert layers_of([match]) == [(("blocks.0", "blocks.1", "norm"),) * 2]

@@ -58,6 +58,8 @@ class Shown:
     """What methods read of a model by default."""
 
     last: str  # path of the last map
+    embedding: str  # what a classifier takes of it; empty of a detector
+    by_class_token: bool
     grid: tuple[int, int]  # its height and width
     strides: list[int]  # of a detector's pyramid, in pixels
 
@@ -94,13 +96,19 @@ def _summary(console: Console, model: Model, surveyed: list[Found]) -> Shown:
     grid = [found for found in surveyed if found.path == last.path][-1].grid()
     assert grid is not None  # it is spatial
     console.print(f"last feature map{' of the backbone' if strides else ''}: {last}")
-    return Shown(str(last), grid, strides)
+    if strides:
+        return Shown(str(last), "", False, grid, strides)
+    if by_class_token := model.class_token is not None:
+        console.print("it is classified by its class token alone, which ChannelTransform reads instead of the map")
+    return Shown(str(last), str(model.embedding), by_class_token, grid, strides)
 
 
 def how_they_meet(student: Shown, teacher: Shown) -> str:
     if student.strides and teacher.strides:
         common = sorted(set(student.strides) & set(teacher.strides))
         return f"levels meet at the strides {', '.join(map(str, common))}" if common else "no level has a counterpart"
+    if student.embedding and teacher.embedding and (student.by_class_token or teacher.by_class_token):
+        return f"{student.embedding} and {teacher.embedding} meet, a class token or the mean of a map each"
     of_student, of_teacher = ("x".join(map(str, shown.grid)) for shown in (student, teacher))
     meet = "meet as they are" if of_student == of_teacher else f"meet at {of_teacher}: the student's is resized"
     return f"{student.last} ({of_student}) and {teacher.last} ({of_teacher}) {meet}"

@@ -53,6 +53,12 @@ class tokens_to_map:  # noqa: N801 - it is used as a function: Layer("norm", rea
         return patches.transpose(1, 2).reshape(len(patches), -1, height, width)
 
 
+def class_token(output: Any) -> Tensor:
+    """Read the first of a vision transformer's tokens (B, N, D), its class token, as a map of one position."""
+    tokens: Tensor = output if isinstance(output, Tensor) else first(output)
+    return tokens[:, 0, :, None, None]
+
+
 def channels_first(output: Tensor) -> Tensor:
     """Read a map that is kept as (B, H, W, C), as Swin transformers do, as (B, C, H, W)."""
     return output.permute(0, 3, 1, 2)

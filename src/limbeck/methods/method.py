@@ -15,6 +15,7 @@ Reads = Literal[
     "distillation-head",
     "exits",
     "last-map",
+    "embedding",
     "levels",
     "stages",
     "stages-before-activation",
@@ -51,6 +52,7 @@ class Method:
     weight: Weight = "auto"
     published: str = ""  # with which classes, batch and temperature the weight that is a number was published
     on_levels: OnLevels = OnLevels()
+    takes_vectors: bool = False  # so where a class token alone is classified it reads the embedding, not the last map
 
     def projector_at(self, reads: Reads) -> MakeProjector | None:
         """The projector where features are read so: none where class scores are compared."""

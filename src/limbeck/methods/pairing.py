@@ -64,7 +64,7 @@ def make_matches(
             f"{method} compares {spelt.compares}: name your layers with --student-layer and --teacher-layer; "
             "no detector of torchvision has such a head (limbeck layers shows what a model has)"
         )
-    reads = layers or (on_detectors(spelt.reads, method) if of_detectors else spelt.reads)
+    reads = layers or (spelt.reads if named else usual_place(spelt, method, student, teacher))
     if reads == "levels":
         common = common_strides(student, teacher, strides)
         pairs = [(student.levels[stride], teacher.levels[stride]) for stride in common]
@@ -109,6 +109,15 @@ def _shared(reduction: Literal["sum", "equal"], strides: Sequence[int], weight: 
             "auto finds a weight for each"
         )
     return [weight * (stride / strides[0]) ** 2 if reduction == "equal" else weight for stride in strides]
+
+
+def usual_place(spelt: Method, method: str, student: Model, teacher: Model) -> Reads:
+    """What a method reads of two models, unless something else is asked for."""
+    if student.levels or teacher.levels:
+        return on_detectors(spelt.reads, method)
+    if spelt.takes_vectors and spelt.reads == "last-map" and (student.class_token or teacher.class_token):
+        return "embedding"
+    return spelt.reads
 
 
 def on_detectors(reads: Reads, method: str) -> Reads:

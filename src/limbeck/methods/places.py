@@ -22,6 +22,8 @@ def layers_of(reads: Reads, model: Model, role: Literal["student", "teacher"]) -
         return [model.output]
     if reads == "last-map":
         return [model.last_map]
+    if reads == "embedding":
+        return [model.embedding]
     if reads == "stages":
         return [stage.layer for stage in model.stages]
     if reads == "shallow-and-deep":

@@ -33,7 +33,10 @@ SCHEDULES = {schedule.__name__: schedule for schedule in (EarlyDecay, LateStart,
 
 METHODS: Mapping[str, Method] = {
     "ChannelTransform": Method(
-        criteria.ChannelTransform, "liu2023simple", "features, after a learned nonlinear map of the student's channels"
+        criteria.ChannelTransform,
+        "liu2023simple",
+        "features, after a learned nonlinear map of the student's channels",
+        takes_vectors=True,
     ),
     "KD": Method(
         criteria.KD,

@@ -10,8 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from limbeck.core.capture import Layer
+from limbeck.core.projectors import class_token, pooled
 from limbeck.data.inputs import Inputs
 from limbeck.models.blocks import blocks_of
+from limbeck.models.class_token import gives_by_class_token
 from limbeck.models.distilled import class_scores, has_two_heads
 from limbeck.models.features import last_spatial, stages, survey, survey_used
 from limbeck.models.maps import Found
@@ -111,6 +113,17 @@ class Model:
     def last_map(self) -> Layer:
         """The last feature with more than one position; of a segmenter, what its classifier takes."""
         return self.find_last_map(self.module) if self.find_last_map else last_spatial(self.module, self.used).layer
+
+    @cached_property
+    def class_token(self) -> Layer | None:
+        """The class token, of a transformer that gives its output by it alone; ``None`` of any other network."""
+        alone = gives_by_class_token(self.module, self.inputs.example, self.last_map, self.output)
+        return Layer(self.last_map.path, class_token, label=":class") if alone else None
+
+    @property
+    def embedding(self) -> Layer:
+        """What a classifier takes, as a map of one position: the class token, or the mean of the last map."""
+        return self.class_token or Layer(self.last_map.path, pooled(self.last_map.read), label=":mean")
 
     @cached_property
     def levels(self) -> Mapping[int, Layer]:

@@ -18,7 +18,7 @@ def advise_on_grids(student: Feature, teacher: Feature) -> tuple[str, ...]:
     if not (isinstance(student, Tensor) and isinstance(teacher, Tensor) and student.ndim == teacher.ndim == 4):
         return ()
     (height, width), (rows, columns) = student.shape[2:], teacher.shape[2:]
-    if rows * columns == 1:
+    if rows * columns == 1 < height * width:
         return (
             "the teacher's map has one position, so nothing is learnt of where things are: larger images "
             "(--teacher-size) or an earlier layer (--teacher-layer) give more",

@@ -34,7 +34,8 @@ def distill(
     student: str,
     student_weights: str | None = None,
     matching: MatchOptions = MatchOptions(),
-    layers: Literal["output", "distillation-head", "last-map", "stages", "stages-before-activation"] | None = None,
+    layers: Literal["output", "distillation-head", "last-map", "embedding", "stages", "stages-before-activation"]
+    | None = None,
     size: int | None = None,
     teacher_size: int | None = None,
     loss: LossOptions = LossOptions(),
@@ -50,7 +51,8 @@ def distill(
         student: Likewise.
         student_weights: What the student starts from, by default nothing; a classifier for other classes is left out.
         matching: Which method compares which layers of student and teacher.
-        layers: Where to read instead of where the method does: output, distillation head, last map, or every stage.
+        layers: Where to read instead of where the method does: output, distillation head, last map, what the classifier
+            takes of it (embedding), or every stage.
         size: The student's image size in pixels; its own by default.
         teacher_size: The teacher's image size in pixels; its own by default.
         loss: The student's own loss.
