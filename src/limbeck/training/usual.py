@@ -52,7 +52,3 @@ class Usual:
 
 # SGD's rate is ImageNet's in torchvision's and timm's references; AdamW's was tried on transformers, too (docs/log.md).
 CLASSIFIER = Usual(batch_size=256, sgd=0.1, adamw=1.4e-3, sgd_decay=5e-4)
-# As in torchvision's and mmsegmentation's; AdamW's is for encoders from scratch, which they have none of.
-SEGMENTER = Usual(batch_size=8, sgd=0.01, adamw=1e-3, sgd_decay=5e-4)
-# As in torchvision's and mmdetection's, 0.02 for 16 images, also for a trained backbone; AdamW's likewise from scratch.
-DETECTOR = Usual(batch_size=8, sgd=0.01, adamw=1e-3, sgd_decay=1e-4, sgd_loaded=1.0)

@@ -27,9 +27,11 @@ from limbeck.tasks.semantic.options import Data, LossOptions
 from limbeck.tasks.semantic.places import logits_at
 from limbeck.tasks.semantic.transforms import TrainMasks, ValMasks, augmentation
 from limbeck.training.recipe import Budget, Recipe
-from limbeck.training.usual import SEGMENTER
+from limbeck.training.usual import Usual
 
-BUDGET = Budget(batch_size=8, schedule="poly", usual=SEGMENTER)  # as is usual in this field, but for its length
+# As in torchvision's and mmsegmentation's; AdamW's is for encoders from scratch, which they have none of.
+USUAL = Usual(batch_size=8, sgd=0.01, adamw=1e-3, sgd_decay=5e-4)
+BUDGET = Budget(batch_size=8, schedule="poly", usual=USUAL)  # as is usual in this field, but for its length
 
 
 def distill(
