@@ -1,5 +1,6 @@
 """The page about runs: what it says, and that a browser opens it without an error and draws every chart."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -154,6 +155,16 @@ def test_seeds_of_one_way_are_put_together_and_the_student_alone_comes_first(run
         ("distilled", [0, 1]),
     ]
     assert comparison.baseline is comparison.ways[0]
+
+
+@pytest.mark.parametrize("group", [lambda seed: seed, lambda seed: {"budget": seed}])
+def test_a_seed_is_read_wherever_the_record_has_it(tmp_path, group):
+    for name, seed in [("small-1", 1), ("small-2", 2), ("a", 3), ("ratio-0.5", 0)]:
+        (tmp_path / name).mkdir()
+        arguments = {"teacher": "big", **group({"seed": seed})}
+        (tmp_path / name / "recipe.json").write_text(json.dumps({"command": "compress", "arguments": arguments}))
+    found = {way.name: [run.seed for run in way.runs] for way in compared(tmp_path.iterdir()).ways}
+    assert found == {"small": [1, 2], "a": [3], "ratio-0.5": [0]}
 
 
 def test_differences_are_of_the_seeds_that_both_have():

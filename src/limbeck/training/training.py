@@ -103,6 +103,8 @@ class Training:
         if self.accelerator.is_main_process:
             if state.step == 0:
                 folder.clear()
+            if self.goes_on():
+                folder.last_student.unlink(missing_ok=True)  # of an end that is none any more
             if record is not None:
                 write_atomically(folder.record, json.dumps(record, indent=1, default=str).encode())
             if draw_first_batch is not None and state.step == 0:
