@@ -35,6 +35,29 @@ def test_a_run_is_extended_by_more_epochs_and_says_so(tmp_path, capsys):
     assert [entry["epoch"] for entry in log_of(tmp_path, "val")] == [1, 2, 3]
 
 
+def test_a_finished_run_that_is_extended_is_finished_again_only_at_its_new_end(tmp_path, monkeypatch):
+    for run in ("broken", "unbroken"):
+        train(alone(), tmp_path / run)
+    folder = RunFolder(tmp_path / "broken")
+    stop_after(monkeypatch, 10, signal.SIGINT)
+    assert train(alone(epochs=3), folder.path, RunOptions(resume=True)).status
+    assert not folder.is_finished()
+    with pytest.raises(ValueError, match="is not finished, so it has no last student"):
+        folder.student_of("last")
+    monkeypatch.undo()
+    for run in ("broken", "unbroken"):
+        assert train(alone(epochs=3), tmp_path / run, RunOptions(resume=True)).finished
+    assert equal(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"))
+
+
+def test_a_finished_run_that_is_resumed_for_nothing_more_stays_finished(tmp_path, monkeypatch):
+    train(alone(epochs=1), tmp_path)
+    monkeypatch.setattr("limbeck.training.training.Training.finish", lambda _: 1 / 0)  # as if killed before
+    with pytest.raises(ZeroDivisionError):
+        train(alone(epochs=1), tmp_path, RunOptions(resume=True))
+    assert RunFolder(tmp_path).is_finished()
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
