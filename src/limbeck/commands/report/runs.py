@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from limbeck.commands.record import options
 from limbeck.models.run_folder import RunFolder
 from limbeck.training.compare import difference
 
@@ -41,6 +42,11 @@ class Run:
     def record(self) -> dict[str, Any]:
         """The arguments, versions and hashes; empty where Python started the run."""
         return self.folder.read_record() if self.folder.record.is_file() else {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a command started it with, by name."""
+        return options(self.record.get("arguments", {}))
 
     @cached_property
     def matches(self) -> list[Entry]:
@@ -86,9 +92,9 @@ class Run:
 
     @property
     def seed(self) -> int:
-        given = self.record.get("arguments", {}).get("budget", {})
         found = SEED.fullmatch(self.name)
-        return int(given["seed"] if "seed" in given else found[2] if found else 0)
+        of_name = int(found[2]) if found else 0
+        return int(self.options.get("seed", of_name))
 
     @property
     def stem(self) -> str:
@@ -199,9 +205,7 @@ def apart(names: list[str]) -> list[str]:
 
 
 def started_with(run: Run) -> str:
-    given = run.record.get("arguments", {})
-    budget = {name: value for name, value in given.get("budget", {}).items() if name != "seed"}
-    return json.dumps({**given, "budget": budget}, sort_keys=True, default=str)
+    return json.dumps({**run.options, "seed": None}, sort_keys=True, default=str)
 
 
 def lines_of(path: Path) -> list[Entry]:
