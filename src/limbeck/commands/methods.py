@@ -13,7 +13,7 @@ from rich.table import Table
 
 from limbeck.commands.words import Run
 from limbeck.core.match import Match
-from limbeck.methods.method import OF_SCORES, Method
+from limbeck.methods.method import FUSED, OF_SCORES, Method
 from limbeck.methods.predictions import PREDICTIONS
 from limbeck.methods.table import FURTHER_PAPERS, METHODS
 from limbeck.models.run_folder import RunFolder
@@ -60,7 +60,7 @@ def trained_parameters(method: Method) -> int:
     if method.reads in PREDICTIONS:
         return 0
     feature, scores = torch.zeros(2, 256, 8, 8), torch.zeros(2, 10)
-    together = method.reads in ("stages-together", "shallow-and-deep")
+    together = method.reads in FUSED
     student = scores if method.reads in ("output", "distillation-head") else (feature,) * 3 if together else feature
     match = Match("", "", method.criterion(), projector=method.projector)
     match.build(student, scores if method.reads in OF_SCORES else student)

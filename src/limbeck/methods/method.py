@@ -25,6 +25,7 @@ Reads = Literal[
     "named",
     "queries",
 ]
+FUSED: tuple[Reads, ...] = ("stages-together", "shallow-and-deep")  # several layers that one criterion takes together
 OF_SCORES: tuple[Reads, ...] = ("output", "distillation-head", "exits")  # of the teacher, its class scores
 
 

@@ -10,7 +10,7 @@ from limbeck.core.criterion import name_of
 from limbeck.core.match import Match, Weight
 from limbeck.core.modules import find
 from limbeck.methods.levels import common_strides
-from limbeck.methods.method import OF_SCORES, Method, Reads
+from limbeck.methods.method import FUSED, OF_SCORES, Method, Reads
 from limbeck.methods.places import exits_of, layers_of
 from limbeck.methods.predictions import PREDICTIONS, match_predictions, refuse_options
 from limbeck.methods.spelling import find_method, weight_of
@@ -147,7 +147,7 @@ def pairs_of(
             )
         common = min(len(of_student), len(of_teacher))  # paired from the deepest; what a first one lacks is left out
         of_student, of_teacher = of_student[-common:], of_teacher[-common:]
-    if reads in ("stages-together", "shallow-and-deep"):
+    if reads in FUSED:
         return [(tuple(of_student), tuple(of_teacher))]
     return list(zip(of_student, of_teacher, strict=True))
 

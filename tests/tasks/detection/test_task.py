@@ -14,7 +14,7 @@ from torch import nn
 
 from limbeck.tasks.detection import task as detection
 from limbeck.tasks.detection.dataset import Annotated, Objects
-from limbeck.tasks.detection.task import Detection, as_coco, average_precision, in_pixels_of, masks_at, precision
+from limbeck.tasks.detection.task import Detection, as_coco, in_pixels_of, masks_at, precision
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
 
@@ -372,7 +372,7 @@ def test_each_class_has_its_own_precision_whatever_the_order_of_the_ids():
 
 
 def test_nothing_is_measured_where_nothing_is_true():
-    assert average_precision(Objects([image_of((20, 30))], NAMES, IDS), [], "bbox") == [-1] * 6
+    assert precision(Objects([image_of((20, 30))], NAMES, IDS), [], "bbox")[0] == [-1] * 6
 
 
 @pytest.fixture

@@ -146,13 +146,11 @@ def encoded(masks: Tensor, size: tuple[int, ...]) -> list[dict[str, Any]]:
     return runs
 
 
-def average_precision(objects: Objects, found: list[dict[str, Any]], kind: str) -> list[float]:
-    """COCO's first six numbers for boxes ("bbox") or masks ("segm"); -1 where there is no object of that size."""
-    return precision(objects, found, kind)[0]
-
-
 def precision(objects: Objects, found: list[dict[str, Any]], kind: str) -> tuple[list[float], list[float | None]]:
-    """COCO's first six numbers, and the average precision of each class; ``None`` where there is no object of it."""
+    """COCO's first six numbers for boxes ("bbox") or masks ("segm"), and the average precision of each class.
+
+    The former are -1 where there is no object of that size, the latter ``None`` where there is none of the class.
+    """
     from faster_coco_eval import COCO, COCOeval_faster
 
     if kind == "segm":  # or a detection would be as small or large as its box, not its mask
