@@ -4,10 +4,8 @@ from dataclasses import asdict
 import pytest
 import safetensors.torch
 import torch
-from torch import nn
 
 from limbeck.data.inputs import Inputs
-from limbeck.models.checkpoints import load_weights
 from limbeck.tasks.classification.models import build_classifier
 
 CLASSES = ["cat", "dog", "emu"]
@@ -58,69 +56,6 @@ def test_torchvision_models_and_functions_of_a_file(tmp_path):
 def test_a_name_that_is_none_says_what_would_be(name, message):
     with pytest.raises(ValueError, match=message):
         build_classifier(name, CLASSES)
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
-def test_weights_are_loaded_from_either_kind_of_file(tmp_path, suffix):
-    source, target = nn.Linear(2, 3), nn.Linear(2, 3)
-    path = tmp_path / f"weights.{suffix}"
-    if suffix == "pth":
-        torch.save({"state_dict": {f"module.{key}": value for key, value in source.state_dict().items()}}, path)
-    else:
-        save(source, path)
-    assert load_weights(target, str(path)) == []
-    assert torch.equal(target.weight, source.weight)
-
-
-def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path):
-    path = save(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)), tmp_path / "weights.safetensors")
-    with pytest.raises(ValueError, match=r"0 tensors missing, 2 tensors \(1.bias, 1.weight\) unexpected"):
-        load_weights(nn.Sequential(nn.Linear(2, 3)), path)
-    with pytest.raises(ValueError, match=r"2 tensors \(2.bias, 2.weight\) missing, 0 tensors unexpected"):
-        load_weights(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4), nn.Linear(4, 4)), path)
-    with pytest.raises(
-        ValueError, match=r"\(1.bias \(4,\) for \(5,\), 1.weight \(4, 3\) for \(5, 3\)\) of another shape"
-    ):
-        load_weights(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5)), path)
-
-
-def test_a_classifier_for_other_classes_is_left_out_where_that_is_asked_for(tmp_path):
-    source, target = (nn.Sequential(nn.Linear(2, 3), nn.Linear(3, classes)) for classes in (4, 5))
-    path = save(source, tmp_path / "weights.safetensors")
-    assert load_weights(target, path, new_head=True) == ["1.bias", "1.weight"]
-    assert torch.equal(target[0].weight, source[0].weight)
-    with pytest.raises(ValueError, match="of another shape"):  # two layers differ: that is no new head
-        load_weights(nn.Sequential(nn.Linear(2, 7), nn.Linear(7, 5)), path, new_head=True)
-
-
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
-    class Code:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
-    torch.save({"state_dict": Code()}, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"weights.pth holds more than tensors.*refused"):
-        load_weights(nn.Linear(2, 3), str(tmp_path / "weights.pth"))
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
-def test_a_damaged_file_of_weights_is_named(tmp_path, name):
-    path = tmp_path / name
-    if path.suffix == ".pth":
-        torch.save(nn.Linear(2, 3).state_dict(), path)
-    else:
-        save(nn.Linear(2, 3), path)
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ValueError, match=name):
-        load_weights(nn.Linear(2, 3), str(path))
-    with pytest.raises(ValueError, match="no weights at"):
-        load_weights(nn.Linear(2, 3), str(tmp_path / "nothing"))
-
-
-def test_published_weights_that_cannot_be_had_are_an_error():
-    with pytest.raises(ValueError, match="nothing publishes weights"):
-        load_weights(nn.Linear(2, 3), "pretrained", name="net.py:small")
 
 
 def test_a_run_folder_brings_its_weights_and_refuses_other_classes(tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import re
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,6 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from limbeck.models.distilled import DISTILLATION_HEAD
+
+WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")  # before names of tensors: of torch.compile, of data parallelism
+ARCHIVE, MAGIC = b"PK", b"l\xfc\x9cF\xf9 j\xa8P\x19"  # with which torch.save begins, and before torch 1.6
 
 
 def load_weights(model: nn.Module, source: str, *, name: str = "", new_head: bool = False) -> list[str]:
@@ -52,10 +58,19 @@ def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str, *, new
     if missing or unexpected or wrong:
         raise ValueError(
             f"{source} does not fit {type(model).__name__}: {_some(missing)} missing, {_some(unexpected)} unexpected, "
-            f"{_some(wrong)} of another shape; is it a file of this very model?"
+            f"{_some(wrong)} of another shape; {_prefixed(missing, unexpected) or 'is it a file of this very model?'}"
         )
     model.load_state_dict(state)
     return other
+
+
+def _prefixed(missing: list[str], unexpected: list[str]) -> str:
+    """What to do where the names would fit without a prefix that all of them have, such as that of a wrapper."""
+    for prefix in sorted({f"{key.partition('.')[0]}." for key in unexpected}):
+        if missing and {prefix + key for key in missing} <= set(unexpected):
+            short = f"{{k.removeprefix({prefix!r}): v for k, v in state.items() if k.startswith({prefix!r})}}"
+            return f"its names fit without {prefix!r}: load its state_dict as state, and save {short} in its stead"
+    return ""
 
 
 def of_other_shapes(state: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
@@ -90,23 +105,55 @@ def _some(names: list[str]) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors by name in a ``.safetensors`` or torch file.
+
+    Raises:
+        ValueError: There is no such file, it is none of these, holds more than tensors, or a tensor holds nan.
+    """
     if not path.is_file():
         raise ValueError(f"no weights at {path}")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else _state_dict(_loaded(path), path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+    for key, value in state.items():
+        if value.is_floating_point() and value.float().isnan().any():
+            raise ValueError(f"{path} holds nan in {key}: its training diverged; take an earlier file of it")
+    return state
+
+
+def _loaded(path: Path) -> Any:
+    """What a torch file holds, without running code that is in it."""
+    with path.open("rb") as file:
+        start = file.read(32)
+    if not start.startswith(ARCHIVE) and MAGIC not in start:
+        why = f"it begins with {start[:8]!r}" if start else "it is empty"
+        raise ValueError(
+            f"{path} is no file of torch.save ({why}), nor does its name end in .safetensors; save the model's "
+            "state_dict() with safetensors.torch.save_file"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the protocol: what cannot be read is told below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path} holds more than tensors, so loading it could run code: refused; load it where you trust it, and "
             "save its state_dict() with safetensors.torch.save_file"
         ) from None
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a torch file: {error}") from None
+    except Exception as error:  # a damaged file makes the reader stumble anywhere
+        raise ValueError(f"{path} cannot be read as a torch file: {error or type(error).__name__}") from None
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         loaded = loaded.get(key, loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ValueError(f"{path} holds no state_dict: it should map names to tensors")
-    return {key.removeprefix("module."): value for key, value in loaded.items()}
+    if not isinstance(loaded, dict):
+        raise ValueError(f"{path} holds a {type(loaded).__name__}, no state_dict, which maps names to tensors")
+    if other := [key for key, value in loaded.items() if not (isinstance(key, str) and isinstance(value, Tensor))]:
+        keys = ", ".join(repr(key) for key in other[:5])
+        raise ValueError(
+            f"{path} holds no state_dict, which maps names to tensors: no tensor is under {keys}"
+            f"{', ...' if len(other) > 5 else ''}; save what is under one of them alone, or under 'state_dict'"
+        )
+    return {WRAPPERS.sub("", key): value for key, value in loaded.items()}
