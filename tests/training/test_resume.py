@@ -122,6 +122,17 @@ def test_a_run_that_fails_before_its_first_step_leaves_nothing(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_run_that_fails_beside_another_says_why_and_leaves_the_folder_of_both(tmp_path):
+    def fail():
+        with held(RunFolder(tmp_path / "runs" / "run"), print):
+            (tmp_path / "runs" / "other").mkdir()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
+
+
 def test_a_run_that_fails_at_its_first_step_is_started_again_by_the_corrected_command(tmp_path, monkeypatch):
     recipe = alone()
     monkeypatch.setattr(recipe.task, "truth", lambda batch: 1 / 0)

@@ -6,9 +6,8 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from pathlib import Path
 from typing import IO
 
 from limbeck.models.run_folder import RunFolder
@@ -41,7 +40,10 @@ def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
             yield
         finally:
             if {path.name for path in folder.path.iterdir()} == {folder.lock.name}:
-                _remove(folder.lock, made)
+                folder.lock.unlink()
+                with suppress(OSError):  # others may have put something beside it, which would hide the run's own error
+                    for path in made:  # the innermost first
+                        path.rmdir()
 
 
 def _lock(file: IO[str]) -> None:
@@ -63,9 +65,3 @@ def _holder(file: IO[str]) -> str:
         return f"process {holder['process']} on {holder['host']} since {holder['since']}"
     except (ValueError, KeyError):  # it is about to write it
         return "another process"
-
-
-def _remove(lock: Path, made: list[Path]) -> None:
-    lock.unlink()
-    for path in made:  # the innermost first
-        path.rmdir()
