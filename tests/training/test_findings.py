@@ -16,6 +16,7 @@ from limbeck.training.feature_record import principal_axes, similarity
 from limbeck.training.loop import train
 from limbeck.training.step import TrainStep
 from limbeck.training.step_cost import counting_kept
+from limbeck.training.training import Training
 from tests.runs import equal, log_of, weights
 from tests.training.test_loop import DATA, budget, distilled, teacher  # noqa: F401
 
@@ -69,6 +70,19 @@ def test_what_is_recorded_changes_nothing(teacher, run, tmp_path, monkeypatch): 
     monkeypatch.setattr("limbeck.training.findings.Findings.at_start", lambda _: None)
     train(distilled(teacher, teacher_check=True, budget=budget(epochs=2)), tmp_path)
     assert equal(weights(tmp_path), weights(run.path))
+
+
+def test_a_run_ends_where_its_features_cannot_be_read_and_says_what_is_missing(teacher, tmp_path, monkeypatch, capsys):  # noqa: F811
+    folder, plain = RunFolder(tmp_path), Training.finish
+
+    def finish(training):
+        folder.features.write_bytes(folder.features.read_bytes()[:-100])
+        plain(training)
+
+    monkeypatch.setattr(Training, "finish", finish)
+    assert train(distilled(teacher, budget=budget(epochs=1)), folder.path).finished
+    assert folder.is_finished()
+    assert f"features after the training are not added to {folder.features}: Safetensor" in capsys.readouterr().out
 
 
 def test_similarity_is_1_of_a_rotated_feature_and_small_of_another():

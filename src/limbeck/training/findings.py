@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
+
+from safetensors import SafetensorError
 
 from limbeck.core.distiller import Distiller
 from limbeck.models.run_folder import RunFolder
@@ -34,12 +37,8 @@ class Findings:
             log(folder.log, "teacher", 0, 0, built.teacher)
         self.by_class("teacher", 0, 0, built.teacher_classes)
         if isinstance(built.trained, Distiller):
-            try:
-                images = self.loaders.some_validation(IMAGES)
-                record_before(folder.features, built.trained, self.task, images)
-            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-                # A task of the user's own may take training batches only.
-                self.display.say(f"features of validation images are not recorded: {type(error).__name__}: {error}")
+            with self._telling("features of validation images are not recorded"):
+                record_before(folder.features, built.trained, self.task, self.loaders.some_validation(IMAGES))
 
     def by_class(self, kind: str, step: int, epoch: int, found: Mapping[str, Any] | None) -> None:
         if found is not None:
@@ -49,4 +48,13 @@ class Findings:
         """Write down what is gone when the projectors are."""
         trained = self.built.trained
         if isinstance(trained, Distiller) and self.folder.features.is_file():
-            record_after(self.folder.features, trained, self.task, self.loaders.some_validation(IMAGES))
+            with self._telling(f"features after the training are not added to {self.folder.features}"):
+                record_after(self.folder.features, trained, self.task, self.loaders.some_validation(IMAGES))
+
+    @contextmanager
+    def _telling(self, missing: str) -> Iterator[None]:
+        """Say what is missing where it fails: a task of the user's own may take training batches only."""
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
+            self.display.say(f"{missing}: {type(error).__name__}: {error}")

@@ -224,9 +224,9 @@ class Training:
             drop_after(path, self.state.step, self.state.epoch)
 
     def finish(self) -> None:
+        self._save_student(self.folder.last_student)
         if self.accelerator.is_main_process:
             self.findings.at_end()
-        self._save_student(self.folder.last_student)
         self.accelerator.end_training()
         state, name = self.state, self.task.metric
         if state.step < self.loaders.total_steps:
