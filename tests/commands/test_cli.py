@@ -135,8 +135,9 @@ def test_layers_lists_a_run_of_a_detector(capsys, tmp_path):
     name, classes = "torchvision:fcos/timm:test_efficientnet", ["circle", "square"]
     card = {"task": "detection", "model": name, "classes": classes, **asdict(Inputs())}
     save_student(build_detector(name, classes).module, tmp_path / "student.safetensors", card)
-    main(["layers", str(tmp_path), "--size", "64", "--depth", "3"])
-    assert "levels of the pyramid, by stride: 8, 16, 32, 64, 128\n" in capsys.readouterr().out
+    for run in (tmp_path, tmp_path / "student.safetensors"):
+        main(["layers", str(run), "--size", "64", "--depth", "3"])
+        assert "levels of the pyramid, by stride: 8, 16, 32, 64, 128\n" in capsys.readouterr().out
 
 
 def test_layers_of_a_detector_want_a_size_that_is_not_padded(capsys):
@@ -174,6 +175,9 @@ def test_a_recipe_of_ones_own_is_the_function_named_like_its_file(tmp_path, caps
         ),
         (["evaluate", "nothing"], "name the folder of a run"),
         (["layers", "timm:resnt18"], "nearest: resnet18"),
+        (["layers", f"{NETS}:small", "--size", "-4"], "size is -4; it must be 1 or more"),
+        (["layers", f"{NETS}:small", "--size", "0"], "size is 0; it must be 1 or more"),
+        (["layers", f"{NETS}:small", "--beside", f"{NETS}:big", "--beside-size", "0"], "beside_size is 0; it must"),
         (
             ["train", "classification", "--data", "nowhere", "--model", "timm:resnet10t", "--out", "nowhere/run"],
             "no folder nowhere; pass a folder of images, cifar10:DIR",

@@ -186,6 +186,27 @@ def test_a_misspelt_option_recipe_or_command_is_told_with_the_nearest(words, mes
     assert message in mistake(words.split(), capsys)
 
 
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("1", "--student-layer 1: it gives 2 tensors for an image; name one that gives one"),
+        ("5.0", "--student-layer 5.0: it gives no tensors for an image"),
+        ("0", "layer 0 of Sequential was changed in place by a later module, such as ReLU(inplace=True); match that"),
+    ],
+)
+def test_a_layer_that_cannot_be_read_is_told_with_another_to_name(teacher, tmp_path, capsys, layer, message):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\n\ndef mine(num_classes):\n    act = nn.ReLU(inplace=True)\n"
+        "    body = nn.Conv2d(3, 4, 3), act, nn.Conv2d(4, 4, 3), act, nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
+        "    body[5].add_module('0', nn.ReLU())\n"
+        "    return nn.Sequential(*body, nn.Linear(4, num_classes))\n"
+    )
+    layers = ["--student-layer", layer, "--teacher-layer", "2"]
+    words = distil(teacher, tmp_path / "run", *layers)
+    words[words.index("--student") + 1] = f"{tmp_path}/mine.py:mine"
+    assert message in mistake(words, capsys)
+
+
 @pytest.mark.parametrize("command", ["distill", "train"])
 def test_a_command_lists_its_recipes(command, capsys):
     main([command, "--help"])

@@ -18,6 +18,7 @@ from limbeck.models.model import Model
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import task_kind_of
 from limbeck.training.display import wide_console
+from limbeck.training.ranges import check_ranges
 
 UNKNOWN = ["?"] * 1000  # classes of a model that no data is given for
 
@@ -47,6 +48,7 @@ def _layers(
         beside_size: The teacher's image size.
         depth: Longest path shown, in submodules; of segmenters and detectors, below the encoder.
     """
+    check_ranges({"size": size, "beside_size": beside_size, "depth": depth})
     console = wide_console()
     student = _show(console, model, size, depth)
     if beside is not None:

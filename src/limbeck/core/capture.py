@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from limbeck.core.modules import find
-from limbeck.core.unread import not_a_tensor, what_was_read, why_missing
+from limbeck.core.unread import FeatureError, not_a_tensor, what_was_read, why_missing
 
 Model = TypeVar("Model", bound=nn.Module)
 _Output = tuple[Any, list[tuple[Tensor, int]]]  # what a submodule returned, and the versions of its tensors then
@@ -147,7 +147,7 @@ class Capture:
             if runs != layer.run + 1:
                 return
         if layer in outputs:
-            raise RuntimeError(
+            raise FeatureError(
                 f"layer {layer} of {type(self.model).__name__} ran twice in one forward; "
                 "match one that runs once, such as the module around it, or say which run: Layer(path, run=0)"
             )
@@ -162,7 +162,7 @@ class Capture:
     def _read(self, layer: Layer, outputs: dict[Layer, _Output]) -> Tensor:
         """The feature; not before the forward is over, or activation checkpointing would count what reading saves."""
         if layer not in outputs:
-            raise RuntimeError(self._why_missing(layer))
+            raise FeatureError(self._why_missing(layer))
         output, versions = outputs[layer]
         try:
             feature = output if layer.read is None else layer.read(output)
@@ -172,7 +172,7 @@ class Capture:
         if not isinstance(feature, Tensor):
             raise TypeError(not_a_tensor(self.model, layer, feature))
         if _changed(feature, versions):
-            raise RuntimeError(
+            raise FeatureError(
                 f"layer {layer} of {type(self.model).__name__} was changed in place by a later module, such as "
                 "ReLU(inplace=True); match that module instead, or set its inplace=False"
             )

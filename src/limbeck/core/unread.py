@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from limbeck.core.capture import Layer
 
 
+class FeatureError(RuntimeError, ValueError):
+    """A model gives no feature there, or none to rely on: also a ValueError, which commands tell in one line."""
+
+
 def why_missing(model: nn.Module, layer: Layer, hooked: nn.Module, runs: int, is_hooked: bool) -> str:
     """Why a layer gave nothing in a forward.
 

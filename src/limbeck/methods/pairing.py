@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from limbeck.methods.places import exits_of, layers_of
 from limbeck.methods.predictions import PREDICTIONS, match_predictions, refuse_options
 from limbeck.methods.spelling import find_method, weight_of
 from limbeck.methods.table import FURTHER_PAPERS, PROJECTORS, SCHEDULES
+from limbeck.models.features import survey
 from limbeck.models.model import Model
 
 
@@ -153,12 +155,18 @@ def pairs_of(
 
 
 def _named(paths: Sequence[str], model: Model, role: str) -> list[Layer]:
-    """Layers that the user named, of which a wrong one is told with the model that lacks it."""
+    """Layers that the user named, of which a wrong one is told with the model that lacks it, or runs it not once."""
+    runs = Counter(found.path for found in survey(model.module, model.inputs.example)) if paths else Counter()
     for path in paths:
         try:
             find(model.module, path)
         except ValueError as error:
             raise ValueError(f"--{role}-layer: {error}") from None
+        if runs[path] != 1:
+            raise ValueError(
+                f"--{role}-layer {path}: it gives {runs[path] or 'no'} tensors for an image; name one that gives one, "
+                "such as the module around it (limbeck layers lists them)"
+            )
     return [Layer(path) for path in paths]
 
 

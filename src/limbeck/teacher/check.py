@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from limbeck.core.capture import Layer
+from limbeck.core.unread import FeatureError
 
 Features = dict[Layer, Tensor]
 TF32 = 2.0**-10  # what CUDA's convolutions round float32 to
@@ -15,40 +16,40 @@ PRECISION = 0.3
 
 
 def check_finite(features: Features) -> None:
-    """Raise ``RuntimeError`` where the plain teacher gives a feature that is not finite."""
+    """Raise ``FeatureError`` where the plain teacher gives a feature that is not finite."""
     for layer, feature in features.items():
         if not feature.isfinite().all():
-            raise RuntimeError(f"the teacher's {layer} is not finite for the example; are its weights loaded?")
+            raise FeatureError(f"the teacher's {layer} is not finite for the example; are its weights loaded?")
 
 
 def check_equal(expected: Features, prepared: Features) -> None:
-    """Raise ``RuntimeError`` where a feature differs in some channel by more than rounding."""
+    """Raise ``FeatureError`` where a feature differs in some channel by more than rounding."""
     for layer, feature in expected.items():
         excess = max(_excess(feature, prepared[layer], axis) for axis in {1 % feature.ndim, feature.ndim - 1})
         if not excess <= 1:
-            raise RuntimeError(f"its {layer} differs by {excess:.2g} times what rounding may do to a channel")
+            raise FeatureError(f"its {layer} differs by {excess:.2g} times what rounding may do to a channel")
 
 
 def check_repeatable(expected: Features, again: Features) -> None:
-    """Raise ``RuntimeError`` where the plain teacher gives another feature when it runs again."""
+    """Raise ``FeatureError`` where the plain teacher gives another feature when it runs again."""
     try:
         check_equal(expected, again)
-    except RuntimeError as error:
-        raise RuntimeError(
+    except FeatureError as error:
+        raise FeatureError(
             f"the teacher's forward is random in eval mode, so that nothing can be checked: {error}; "
             "pass fold_norm=False, channels_last=False"
         ) from None
 
 
 def check_precision(expected: Features, cast: Features, dtype: torch.dtype) -> None:
-    """Raise ``RuntimeError`` where a feature is another one, or not finite, with weights in a lower precision."""
+    """Raise ``FeatureError`` where a feature is another one, or not finite, with weights in a lower precision."""
     for layer, feature in expected.items():
         wide = torch.promote_types(feature.dtype, torch.float32)
         error = (cast[layer].to(wide) - feature.to(wide)).norm() / feature.to(wide).norm().clamp_min(1e-12)
         if not error <= PRECISION:  # nor where it is nan
-            raise RuntimeError(
-                f"in {dtype} the teacher's {layer} differs by {error:.2g} of its norm; prepare_teacher without dtype=, "
-                "or with torch.bfloat16 instead of torch.float16, which overflows at 65504"
+            raise FeatureError(
+                f"in {dtype} the teacher's {layer} differs by {error:.2g} of its norm; hold its weights in "
+                "float32, or in bfloat16 instead of float16, which overflows at 65504"
             )
 
 

@@ -15,6 +15,7 @@ from limbeck.core.example import telling
 from limbeck.core.features import as_layers
 from limbeck.core.modules import Example, call, evaluating, set_training
 from limbeck.core.teacher import Teacher
+from limbeck.core.unread import FeatureError
 from limbeck.teacher.check import Features, check_equal, check_finite, check_precision, check_repeatable
 from limbeck.teacher.compiled import Compiled
 from limbeck.teacher.fold import fold_norms
@@ -145,7 +146,7 @@ def _plain_features(model: nn.Module, layers: Sequence[Layer], example: Example)
     finally:
         capture.remove()
     if changed := [name for name, version in _versions(model).items() if version != versions.get(name, version)]:
-        raise RuntimeError(
+        raise FeatureError(
             f"the teacher changes {changed[0]} in its forward, also in eval mode; was it exported in training mode?"
         )
     check_finite(features)

@@ -34,13 +34,15 @@ SHARE, SHARE_BELOW_ONE = Range(0, 1), Range(0, 1, without_high=True)
 RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("epochs", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"), AT_LEAST_ONE),
     **dict.fromkeys(("max_steps", "patience", "keep_every", "images", "labels", "batch"), AT_LEAST_ONE),
-    **dict.fromkeys(("size", "teacher_size", "load_size", "short_side", "long_side", "crop"), AT_LEAST_ONE),
+    **dict.fromkeys(
+        ("size", "teacher_size", "beside_size", "load_size", "short_side", "long_side", "crop"), AT_LEAST_ONE
+    ),
     **dict.fromkeys(("learning_rate", "slice_rate", "max_hours"), POSITIVE),
     **dict.fromkeys(
         ("weight_decay", "warmup_epochs", "workers", "auxiliary", "dice", "colour", "mixup", "cutmix"), NOT_NEGATIVE
     ),
     **dict.fromkeys(("flip", "erasing", "loaded_rate", "score"), SHARE),
-    **dict.fromkeys(("sample", "multiple", "slice_patience"), AT_LEAST_ONE),
+    **dict.fromkeys(("sample", "multiple", "slice_patience", "depth"), AT_LEAST_ONE),
     **dict.fromkeys(("slice_epochs", "global_epochs", "pictures"), NOT_NEGATIVE),
     **dict.fromkeys(("labelled_share", "label_smoothing"), SHARE_BELOW_ONE),
     "ratio": Range(0, 1, without_low=True, without_high=True),
