@@ -74,7 +74,8 @@ def test_what_was_compressed_goes_on_as_a_teacher_and_as_a_model_to_compress(tra
     main(["distill", "classification", *few, *models, "--out", str(tmp_path / "distilled")])
     assert RunFolder(tmp_path / "distilled").is_finished()
     again = ("--ratio", "0.3", "--slice-epochs", "0", "--sample", "128")
-    main(["compress", "classification", str(compressed), *DATA, *FEW, *again, "--out", str(tmp_path / "again")])
+    file = str(compressed / "student.safetensors")
+    main(["compress", "classification", file, *DATA, *FEW, *again, "--out", str(tmp_path / "again")])
     predictor = limbeck.load(tmp_path / "again")
     assert predictor.predict(torch.zeros(3, 8, 8, dtype=torch.uint8))["probabilities"].shape == (10,)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from torch import nn
@@ -15,7 +14,7 @@ from limbeck.commands.compress_tables import costs_of, print_costs, print_layers
 from limbeck.commands.record import circumstances, resumed
 from limbeck.commands.words import absolute_words
 from limbeck.methods.pairing import used_in
-from limbeck.models.build import RUN, source_of
+from limbeck.models.build import RUN, source_of, student_file
 from limbeck.models.run_folder import RunFolder, read_card
 from limbeck.tasks.kind import TaskKind
 from limbeck.tasks.options import MatchOptions, TeacherOptions
@@ -136,7 +135,7 @@ class Compression:
         recipe = self.kind.train(given.data, self.model, weights=given.weights, budget=budget, **sized)
         card = recipe.card
         if source_of(self.model)[0] == RUN:  # which need not stay where it is
-            before = RunFolder(Path(self.model)).card()
+            before = read_card(student_file(self.model))
             card = {**card, "model": before["model"], "compressed": before.get("compressed", {})}
         elif given.weights is None:
             raise ValueError(f"{self.model} has no trained weights: pass --weights, or the folder of a run as MODEL")

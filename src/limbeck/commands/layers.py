@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -12,10 +11,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from limbeck.models.build import RUN, source_of
 from limbeck.models.features import survey
 from limbeck.models.maps import Found
 from limbeck.models.model import Model
-from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import task_kind_of
 from limbeck.training.display import wide_console
 from limbeck.training.ranges import check_ranges
@@ -68,7 +67,7 @@ class Shown:
 
 def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
     """Print the table of a model."""
-    model = task_kind_of(name).build(name, [] if RunFolder(Path(name)).has_student() else UNKNOWN, size)
+    model = task_kind_of(name).build(name, [] if source_of(name)[0] == RUN else UNKNOWN, size)
     image = torch.zeros(1, 3, size, size) if size else torch.zeros_like(model.inputs.example)
     if (pixels := image.shape[-1]) % model.inputs.multiple:
         raise ValueError(

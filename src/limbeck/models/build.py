@@ -57,9 +57,7 @@ def build(name: str, classes: list[str], sources: Sources, *, tasks: Collection[
     """
     source, rest = source_of(name)
     if source == RUN:
-        path = Path(name)
-        student = path if path.suffix == ".safetensors" else RunFolder(path).student
-        return _from_run(student, classes, sources, tasks=tasks, size=size)
+        return _from_run(student_file(name), classes, sources, tasks=tasks, size=size)
     if source not in sources:
         forms = ", ".join(each.form for each in sources.values())
         known = [f"{word}:{name}" for word, each in sources.items() if word != FILE and each.knows(name)]
@@ -82,6 +80,11 @@ def source_of(name: str) -> tuple[str, str]:
         return RUN, name
     source, _, rest = name.partition(":")
     return source, rest
+
+
+def student_file(run: str) -> Path:
+    """Where tensors and card of a run's student are, by the name of its folder or of the file itself."""
+    return path if (path := Path(run)).suffix == ".safetensors" else RunFolder(path).student
 
 
 def _from_run(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 
-from limbeck.models.build import RUN, source_of
-from limbeck.models.run_folder import RunFolder
+from limbeck.models.build import RUN, source_of, student_file
+from limbeck.models.run_folder import read_card
 from limbeck.tasks.kind import TaskKind
 
 # Where each is defined; imported when it is asked for, since detection takes seconds to import.
@@ -32,7 +31,7 @@ def task_kind_of(model: str) -> TaskKind:
         ValueError: The name says nowhere where the model comes from.
     """
     if source_of(model)[0] == RUN:
-        return task_kind(RunFolder(Path(model)).card()["task"])
+        return task_kind(read_card(student_file(model))["task"])
     source, rest = source_of(model)
     kinds = [kind for name in TASKS if source in (kind := task_kind(name)).sources]
     if kinds:  # where none knows the name, the first says what is nearest
