@@ -138,6 +138,19 @@ def test_mistakes_are_told_in_one_line(trained, compressed, tmp_path, capsys):
     assert "holds a run already" in mistake([*words[:-1], str(compressed)], capsys)
     other = ["compress", str(compressed), "--resume", "--ratio", "0.6"]
     assert "started with other --ratio (was 0.5, is 0.6)" in mistake(other, capsys)
+    assert "is a run of limbeck train: go on with limbeck train" in mistake(
+        ["compress", str(trained), "--resume"], capsys
+    )
+    damaged = tmp_path / "damaged" / "recipe.json"
+    damaged.parent.mkdir()
+    for lacking in ("argv", "arguments"):
+        record = json.loads((compressed / "recipe.json").read_text())
+        del record[lacking]
+        damaged.write_text(json.dumps(record))
+        said = mistake(["compress", str(damaged.parent), "--resume"], capsys)
+        assert f"{damaged} is damaged: it has no '{lacking}'" in said
+    with pytest.raises(SystemExit, match="0"):
+        main(["compress", str(compressed), "--help"])
     assert "limbeck compress takes a task" in mistake(["compress", "clasification", str(trained)], capsys)
     assert "name the model" in mistake(["compress", "classification", "--data", "digits"], capsys)
     assert "go on with limbeck compress" in mistake(["distill", str(compressed), "--resume"], capsys)

@@ -9,7 +9,8 @@ from typing import get_type_hints
 from limbeck.commands.arguments import parse_options
 from limbeck.commands.compress_curve import curve
 from limbeck.commands.compression import Compression, Options
-from limbeck.commands.words import absolute, option, values_of, without
+from limbeck.commands.record import as_started
+from limbeck.commands.words import absolute, values_of
 from limbeck.models.run_folder import RunFolder
 from limbeck.tasks import TASKS, task_kind
 from limbeck.training.compression import Shared
@@ -34,7 +35,7 @@ def compress(words: list[str], shared: Shared | None = None) -> None:
         print(HELP.format(tasks=", ".join(TASKS)))
         return
     if RunFolder(Path(words[0])).record.is_file():
-        words = _as_stored(RunFolder(Path(words[0])), words[1:])
+        words = as_started(RunFolder(Path(words[0])), words[1:], compress=True)[1:]
     if words[0] not in TASKS:
         raise ValueError(f"limbeck compress takes a task ({', '.join(TASKS)}) or a run folder, not {words[0]!r}")
     if len(words) < 2 or (words[1].startswith("-") and words[1] not in ("-h", "--help")):
@@ -50,15 +51,3 @@ def compress(words: list[str], shared: Shared | None = None) -> None:
     of_data = get_type_hints(kind.train)["data"]
     parsed = parse_options(Options, of_data, f"limbeck compress {name} MODEL", rest)
     Compression(kind, absolute(model), rest, parsed, shared or Shared()).run()
-
-
-def _as_stored(run: RunFolder, words: list[str]) -> list[str]:
-    """The words of the command that started a run, but for what is said anew."""
-    given = {name for name in map(option, words) if name is not None}
-    if "resume" not in given:
-        raise ValueError(f"{run} is a run: go on with {run.going_on()}")
-    stored = run.read_record()
-    if stored.get("command") != "compress":
-        raise ValueError(f"{run} is no run of limbeck compress; go on with {run.going_on()}")
-    argv = without(stored["argv"], {"out", "resume", "overwrite", *given})
-    return [stored["recipe"], stored["arguments"]["teacher"], *argv, *words, "--out", str(run)]

@@ -7,11 +7,12 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from limbeck.commands.words import option, without
 from limbeck.data.parts import HeldOut
 from limbeck.models.files import file_and_name
 from limbeck.models.run_folder import RunFolder
@@ -91,6 +92,32 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def as_started(run: RunFolder, words: Sequence[str], *, compress: bool = False) -> list[str]:
+    """The command line with which a run was started, from the command's name on, but for what is said anew.
+
+    Args:
+        run: The run.
+        words: What is said anew.
+        compress: Whether it is to be a run of ``limbeck compress``, or of the other commands.
+
+    Raises:
+        ValueError: It is not to go on, another command made it, or its record is damaged.
+    """
+    given = {name for name in map(option, words) if name is not None}
+    if not given & {"resume", "help"}:
+        raise ValueError(f"{run} is a run: go on with {run.going_on()}, and options that may change")
+    stored = run.read_record()
+    try:
+        command, argv = stored["command"], without(stored["argv"], {"out", "resume", "overwrite", *given})
+        model = [stored["arguments"]["teacher"]] if command == "compress" else []
+        started = [command, stored["recipe"], *model, *argv, *words, "--out", str(run)]
+    except KeyError as error:
+        raise _damaged(run, error) from None
+    if (command == "compress") is not compress:
+        raise ValueError(f"{run} is a run of limbeck {command}: go on with {run.going_on()}")
+    return started
+
+
 def resumed(run: RunFolder, record: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The record of a run that goes on, and what the user should read of what is not as it was.
 
@@ -105,7 +132,7 @@ def resumed(run: RunFolder, record: dict[str, Any]) -> tuple[dict[str, Any], lis
     try:
         _check_same(run, stored, now)
     except KeyError as error:
-        raise ValueError(f"{run.record} is damaged: it has no {error}; start the run again in another folder") from None
+        raise _damaged(run, error) from None
     notes = [
         *(f"the code of {name} has changed since the run started" for name in _differing(stored, now, CODE)),
         *(
@@ -115,6 +142,10 @@ def resumed(run: RunFolder, record: dict[str, Any]) -> tuple[dict[str, Any], lis
     ]
     history = [*stored.get("resumed", []), {key: now[key] for key in ("command_line", "versions", "commit")}]
     return {**stored, **{key: now[key] for key in ("arguments", "argv")}, "resumed": history}, notes
+
+
+def _damaged(run: RunFolder, error: KeyError) -> ValueError:
+    return ValueError(f"{run.record} is damaged: it has no {error}; start the run again in another folder")
 
 
 def _check_same(run: RunFolder, stored: dict[str, Any], now: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ from accelerate import PartialState
 
 from limbeck.commands.arguments import MakeRecipe, parse
 from limbeck.commands.model_card import write_model_card
-from limbeck.commands.record import circumstances, resumed, texts
-from limbeck.commands.words import absolute, absolute_words, option, without
+from limbeck.commands.record import as_started, circumstances, resumed, texts
+from limbeck.commands.words import absolute, absolute_words
 from limbeck.methods.pairing import used_in
 from limbeck.models.files import file_and_name, function_in
 from limbeck.models.run_folder import RunFolder
@@ -36,7 +36,7 @@ def train(arguments: list[str]) -> None:
 def _run(command: str, words: list[str]) -> None:
     name, rest = (words[0], words[1:]) if words else ("", [])
     if RunFolder(Path(name)).record.is_file():
-        command, name, rest = _as_stored(RunFolder(Path(name)), rest)
+        command, name, *rest = as_started(RunFolder(Path(name)), rest)
     if name in ("-h", "--help"):
         print(_help(command))
         return
@@ -72,21 +72,6 @@ def _run(command: str, words: list[str]) -> None:
         write_model_card(folder, task_kind(recipe.card["task"]).hub, record)
     if report.status and not options.zero_when_stopped:
         raise SystemExit(report.status)
-
-
-def _as_stored(run: RunFolder, words: list[str]) -> tuple[str, str, list[str]]:
-    """The command, recipe and arguments with which a run was started, but for what is said anew."""
-    given = {name for name in map(option, words) if name is not None}
-    if not given & {"resume", "help"}:
-        raise ValueError(f"{run} is a run: go on with {run.going_on()}, and options that may change")
-    stored = run.read_record()
-    if stored.get("command") == "compress":
-        raise ValueError(f"{run} is a run of limbeck compress: go on with {run.going_on()}")
-    try:
-        argv = without(stored["argv"], {"out", "resume", "overwrite", "dry-run", *given})
-        return stored["command"], stored["recipe"], [*argv, *words, "--out", str(run)]
-    except KeyError as error:
-        raise ValueError(f"{run.record} is damaged: it has no {error}; start the run again in another folder") from None
 
 
 def _help(command: str) -> str:
