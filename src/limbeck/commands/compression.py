@@ -215,8 +215,7 @@ class Compression:
         given, places, folder = self.given, self.places, self.folder
         file = places.sliced if places.sliced.is_file() else places.start
         matching = given.matching
-        if not matching.method and self.kind.name == "classification":
-            matching = dataclasses.replace(matching, method=("KD",))
+        matching = dataclasses.replace(matching, method=matching.method or self.kind.compress_method)
         sized = {"size": given.size, "teacher_size": given.size} if given.size is not None else {}
         budget = dataclasses.replace(
             sliced.budget, epochs=self.options.global_epochs, learning_rate=given.learning_rate

@@ -90,6 +90,8 @@ class TaskKind:
         deploy: Makes of a model what is exported.
         hub: What the Hugging Face hub is told of it.
         batch_panels: Training samples by their keys, (3, H, W) uint8 with the truth drawn in, each with a title.
+        compress_method: What a compressed model follows the original by, unless another method is named; none takes
+            what ``distill`` takes.
     """
 
     name: str
@@ -103,3 +105,4 @@ class TaskKind:
     deploy: Callable[[Model], Deployed]
     hub: OnHub
     batch_panels: Callable[[Any, Sequence[Key]], Iterator[tuple[str, Tensor]]]
+    compress_method: tuple[str, ...] = ()

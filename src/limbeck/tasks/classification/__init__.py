@@ -22,4 +22,5 @@ KIND = TaskKind(
     deploy,
     HUB,
     batch_panels,
+    compress_method=("KD",),
 )
