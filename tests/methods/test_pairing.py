@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -55,6 +57,12 @@ def matches_of(method, student=None, teacher=None, student_layers=(), teacher_la
 
 def layers_of(matches):
     return [(tuple(map(str, match.student)), tuple(map(str, match.teacher))) for match in matches]
+
+
+def test_options_that_are_not_named_are_refused_in_optimised_python_too():
+    code = "from limbeck.methods.spelling import find_method; find_method('KD:2')"
+    ran = subprocess.run([sys.executable, "-O", "-c", code], check=False, capture_output=True, text=True)
+    assert "KD:2: options are written KD:option=value" in ran.stderr
 
 
 def test_every_public_criterion_is_a_method():

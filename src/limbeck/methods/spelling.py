@@ -81,15 +81,15 @@ def options_of(text: str, make: Callable[..., Any], name: str) -> dict[str, Any]
     takes = [parameter for parameter in signature(make).parameters if parameter not in NOT_SPELT]
     try:
         call = ast.parse(f"f({text})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        assert not call.args
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError(text)
         given = {
             keyword.arg or "**": keyword.value.id
             if isinstance(keyword.value, ast.Name)
             else ast.literal_eval(keyword.value)
             for keyword in call.keywords
         }
-    except (SyntaxError, ValueError, AssertionError):
+    except (SyntaxError, ValueError):
         raise ValueError(f"{name}:{text}: options are written {name}:option=value,option=value") from None
     for option in given:
         if option not in takes:
