@@ -59,6 +59,16 @@ def test_floating_point_pixels_of_another_range_are_refused(tmp_path, low, high)
         read_image(path)
 
 
+@pytest.mark.parametrize(("high", "kind"), [(200, np.uint16), (255, np.int32), (1.02, np.float32)])
+def test_pixels_that_would_all_come_out_black_are_refused(tmp_path, high, kind):
+    path = tmp_path / "a.tif"
+    Image.fromarray(ramp(0, high, kind)).save(path)
+    with pytest.raises(ValueError, match=rf"a\.tif cannot be read.*from 0 to {high}, which is black where .* 8 bits"):
+        read_image(path)
+    Image.fromarray(ramp(0, 0, kind)).save(path)  # a lens cap
+    assert shades(path) == [0] * WIDTH
+
+
 def photograph():
     """White above, red at the left, so that every turn and mirror image of it differs."""
     pixels = np.zeros((HEIGHT * 8, WIDTH * 8, 3), np.uint8)

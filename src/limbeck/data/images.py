@@ -31,7 +31,8 @@ def read_image(path: Path) -> Tensor:
     """One image (3, H, W) uint8, turned as its EXIF orientation says.
 
     Integers of 16 bits become their upper 8; floating-point pixels are taken to lie from 0 to 1 if none is above 1,
-    and else from 0 to 255. An alpha channel is left out.
+    and else from 0 to 255. What would come out black, as 8 bits in a file of 16, is refused. An alpha channel is left
+    out.
 
     Raises:
         ValueError: The file cannot be read as an image.
@@ -101,10 +102,15 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     if image.mode == "F":
-        limit, scale = 255, 255.0 if high <= 1 else 1.0
+        limit, scale, black = 255, 255.0 if high <= 1 else 1.0, 1 < high < 2
     else:
-        limit, scale = 65535, 1 / 256
+        limit, scale, black = 65535, 1 / 256, 0 < high < 256
     if not 0 <= low <= high <= limit:  # nor is it so for NaN
         raise ValueError(f"its {image.mode} pixels lie from {low:g} to {high:g}, which should be from 0 to {limit}")
+    if black:
+        raise ValueError(
+            f"its {image.mode} pixels lie from {low:g} to {high:g}, which is black where {limit} is white; save it "
+            "with 8 bits a channel"
+        )
     scaled = np.floor(values * scale) if scale < 1 else np.rint(values * scale)
     return Image.fromarray(scaled.astype(np.uint8))

@@ -15,7 +15,11 @@ NAMES: dict[Part, tuple[str, ...]] = {
     "val": ("val", "valid", "validation", "val2017"),
     "test": ("test", "testing", "test2017"),
 }
-RESEMBLES = re.compile(r"(?:^|[^a-z])(?:train|val|valid|validation|test|dev|eval|holdout)(?:ing)?(?:$|[^a-z])", re.I)
+RESEMBLES = re.compile(
+    r"(?:^|[^a-z])(?:train|trn|val|valid|validation|test|tst|dev|eval|holdout)(?:ing)?(?:set|data|images|imgs|split)?"
+    r"(?:$|[^a-z])",
+    re.I,
+)
 KNOWN = "train/ (training/), val/ (valid/, validation/) and test/ (testing/), in small or capital letters"
 
 

@@ -28,6 +28,7 @@ def fingerprint(recipe: Recipe, trained: Trained) -> dict[str, Any]:
         **fixed,
         **resolved,
         "training images": len(recipe.train_data),  # type: ignore[arg-type]
+        **recipe.contents,
         "tensors": {name: list(tensor.shape) for name, tensor in trained.state_dict().items()},
         **card,
         **{f"options of {match}": _options(match) for match in trained.matches},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -133,6 +133,7 @@ class Recipe:
         card: Stored beside the student's weights: what another program must know to use them.
         prepare: Arguments of ``prepare_teacher``, where they are not its defaults.
         teacher_check: Evaluate the teacher first, and stop if it is no better than chance.
+        contents: Of the data, by name, in a few letters: a run is resumed only where they are the same.
         loaded: Names of the student's parameters that start from trained weights; they learn at another rate.
         notes: What the user should read before the run starts.
     """
@@ -151,6 +152,7 @@ class Recipe:
     card: dict[str, Any] = field(default_factory=dict)
     prepare: dict[str, Any] = field(default_factory=dict)
     teacher_check: bool = True
+    contents: Mapping[str, str] = field(default_factory=dict)
     loaded: Collection[str] = ()
     notes: Sequence[str] = ()
 

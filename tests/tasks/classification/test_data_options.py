@@ -44,6 +44,14 @@ def test_a_run_says_its_data_and_is_evaluated_on_what_it_was_measured_on(data, c
         assert f": {count} " in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(("part", "named"), [("train", "training data"), ("valid", "validation data")])
+def test_a_run_is_not_resumed_on_other_data(data, capsys, part, named):
+    run = str(data / "run")
+    main(["train", "classification", "--data", str(data / "all"), *SHORT, "--max-steps", "1", "--out", run])
+    (data / "all" / part / "cat" / "0.png").rename(data / "all" / part / "dog" / "9.png")
+    assert f"was started with other {named} (" in mistake(["train", run, "--resume", "--max-steps", "2"], capsys)
+
+
 def test_bad_data_end_a_run_in_one_line_or_are_left_out(data, capsys):
     bad = data / "all" / "train" / "cat" / "0.png"
     bad.write_bytes(bad.read_bytes()[:-30])

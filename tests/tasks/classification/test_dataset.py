@@ -133,11 +133,21 @@ def test_parts_are_known_by_several_names_in_any_case(tmp_path, train, val):
     assert held_out.items == [tmp_path / val / name / "0.png" for name in ("cat", "dog")]
 
 
-def test_what_looks_like_a_part_but_is_not_known_is_refused(tmp_path):
-    for part in ("seg_train", "seg_test"):
+@pytest.mark.parametrize("parts", [("seg_test", "seg_train"), ("testset", "trainset"), ("trn", "tst")])
+def test_what_looks_like_a_part_but_is_not_known_is_refused(tmp_path, parts):
+    for part in parts:
         for name in ("cat", "dog"):
             paint(tmp_path / part / name / "0.png")
-    with pytest.raises(ValueError, match=r"holds seg_test, seg_train, which look like parts, not classes; known names"):
+    words = rf"holds {', '.join(parts)}, which look like parts, not classes; known names"
+    with pytest.raises(ValueError, match=words):
+        load_images(str(tmp_path))
+
+
+def test_parts_below_the_classes_are_refused(tmp_path):
+    for name in ("bottle", "cable"):
+        for part in ("train/good", "test/broken"):
+            paint(tmp_path / name / part / "0.png")
+    with pytest.raises(ValueError, match=r"bottle holds test, train, so each class has parts of its own, .* above the"):
         load_images(str(tmp_path))
 
 

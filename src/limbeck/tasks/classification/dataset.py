@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def facts(self) -> Iterator[Path | Tensor | str]:
+        """What tells these images from others."""
+        yield from [self.items] if isinstance(self.items, Tensor) else self.items
+        yield str(list(self.labels))
 
     def read(self, index: int) -> Tensor:
         """One image (3, H, W) uint8; ``ValueError`` that names the file where it cannot be read."""

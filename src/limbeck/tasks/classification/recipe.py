@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from limbeck.data.contents import contents
 from limbeck.data.parts import summary
 from limbeck.models.checkpoints import load_weights
 from limbeck.models.model import Model
@@ -82,6 +83,7 @@ def distill(
         train_data=_train_data(data, train_images, load_size, loss, mixing, budget),
         examples=labelled[:EXAMPLES],
         val_data=ValImages(val_images, load_size),
+        contents=contents(train_images, val_images),
         budget=budget,
         loaded=student_model.loaded,
         card=_card(student, student_model, load_size, data),
@@ -120,6 +122,7 @@ def train(
         student=built.module,
         train_data=_train_data(data, train_images, load_size, loss, mixing, budget),
         val_data=ValImages(val_images, load_size),
+        contents=contents(train_images, val_images),
         budget=budget,
         loaded=built.loaded,
         card=_card(model, built, load_size, data),

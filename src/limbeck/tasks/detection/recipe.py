@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from limbeck.data.contents import contents
 from limbeck.data.order import some_of
 from limbeck.data.parts import summary
 from limbeck.models.backbone import load_backbone
@@ -168,6 +169,7 @@ class Recipes:
             "train_data": TrainObjects(train_objects, augment, budget.seed, masks=self.masks),
             "val_data": ValObjects(val_objects, data.short_side[-1], data.long_side),
             "collate": collate,
+            "contents": contents(train_objects, val_objects),
             "budget": budget,
             "notes": [*train_objects.notes, *val_objects.notes, sizes, *notes],
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,6 +40,12 @@ class Masks:
     @property
     def classes(self) -> list[str]:
         return self.labels.classes
+
+    def facts(self) -> Iterator[Path | Tensor | str]:
+        """What tells these images and masks from others."""
+        yield from self.images
+        yield from self.masks
+        yield self.labels.meaning
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image (3, H, W) and mask (1, H, W), uint8; ``ValueError`` that names the file where something is wrong."""

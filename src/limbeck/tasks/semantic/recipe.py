@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from limbeck.data.contents import contents
 from limbeck.data.images import typical_size
 from limbeck.data.inputs import Inputs
 from limbeck.data.order import some_of
@@ -169,6 +170,7 @@ def _of_data(
         "train_data": TrainMasks(train_masks, augmentation(crop, short_side, data.scale, data.colour), budget.seed),
         "val_data": ValMasks(val_masks, short_side),
         "val_batch_size": None if len(val_masks.sizes) == 1 else 1,
+        "contents": contents(train_masks, val_masks),
         "budget": budget,
         "notes": [*train_masks.notes, *val_masks.notes, note],
     }
