@@ -1,5 +1,8 @@
+import dataclasses
+
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from limbeck import Distiller, Match, conv1x1
@@ -65,3 +68,16 @@ def test_branches_that_start_from_zeros_are_no_reason_for_advice(tmp_path, capsy
     train(recipe, tmp_path)
     assert f"step {ADVISED + 2}" in capsys.readouterr().out
     assert "hardly reaches" not in (tmp_path / "console.log").read_text()
+
+
+@pytest.mark.parametrize("clip", [None, 5.0])
+def test_a_gradient_that_vanishes_is_seen_under_a_loss_scale_too(tmp_path, monkeypatch, clip):
+    accelerator = Accelerator(cpu=True)
+    accelerator.scaler, accelerator.native_amp = torch.amp.GradScaler("cpu"), True
+    monkeypatch.setattr(Accelerator, "mixed_precision", "fp16")  # which on a CPU it refuses
+    monkeypatch.setattr("limbeck.training.loop.make_accelerator", lambda *_: accelerator)
+    budget = Budget(batch_size=16, max_steps=ADVISED + 2, workers=0, clip=clip)
+    recipe = classification.train(classification.Data("digits", images=64), "timm:test_resnet", size=16, budget=budget)
+    student = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 16), *deep(nn.Sigmoid, 20)[:-1], nn.Linear(16, 10))
+    train(dataclasses.replace(recipe, student=student), tmp_path)
+    assert (tmp_path / "console.log").read_text().count("hardly reaches") == 1

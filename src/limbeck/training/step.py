@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from torch import Tensor
+from torch import Tensor, nn
 
 from limbeck.data.order import seed_of
 from limbeck.training.advice import advise_on_gradients
@@ -50,10 +50,11 @@ class TrainStep:
                 losses = self._losses(state, send_to_device(batch, self.accelerator.device, non_blocking=True))
                 totals.append(torch.stack(list(losses.values())) / len(batches))
                 self.accelerator.backward(totals[-1].sum())
+        self.accelerator.unscale_gradients()  # once for both that look at them
         if state.step == ADVISED:  # it waits for the device
             self._advice = advise_on_gradients(state.student, totals[-1].sum())
         if self.budget.clip is not None:
-            self.accelerator.clip_grad_norm_(state.trained.parameters(), self.budget.clip)
+            nn.utils.clip_grad_norm_(state.trained.parameters(), self.budget.clip)
         state.optimizer.step()
         state.optimizer.zero_grad()
         if state.ema is not None:
