@@ -58,3 +58,10 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["cite", str(tmp_path)])
     assert "has no recipe.json" in capsys.readouterr().err
+
+
+def test_a_record_that_names_no_methods_is_refused(tmp_path, capsys):
+    (tmp_path / "recipe.json").write_text('{"seed": 1}')
+    with pytest.raises(SystemExit):
+        main(["cite", str(tmp_path)])
+    assert f"{tmp_path / 'recipe.json'} does not say which methods" in capsys.readouterr().err

@@ -91,7 +91,10 @@ def _cite(run: Run, /) -> None:
     Args:
         run: Folder of a run.
     """
-    entries, unknown = cited(RunFolder(run).read_record()["uses"])
+    record = RunFolder(run).read_record()
+    if "uses" not in record:
+        raise ValueError(f"{RunFolder(run).record} does not say which methods the run used")
+    entries, unknown = cited(record["uses"])
     for name in unknown:
         print(f"limbeck: {name} is not limbeck's own; name its source yourself", file=sys.stderr)
     print("\n\n".join(entries))

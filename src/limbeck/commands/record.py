@@ -49,7 +49,7 @@ def texts(arguments: Mapping[str, Any]) -> dict[str, str]:
 
 def arguments_of(run: RunFolder) -> dict[str, Any]:
     """The options that a run was started with, by name; none where Python made it."""
-    return options(run.read_record()["arguments"]) if run.record.is_file() else {}
+    return options(run.read_record().get("arguments", {})) if run.record.is_file() else {}
 
 
 def data_of(run: RunFolder, data: str | None, split: HeldOut | None = None) -> tuple[str, dict[str, Any]]:

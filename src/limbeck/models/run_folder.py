@@ -121,13 +121,12 @@ class RunFolder:
         if not self.record.is_file():
             raise ValueError(f"{self.path} is no run that a command made: it has no {self.record.name}")
         try:
-            record: dict[str, Any] = json.loads(self.record.read_text())
+            return _object(self.record.read_text())
         except ValueError as error:
             raise ValueError(
                 f"{self.record} is damaged ({error}); the arguments of this run are lost, so start it again in another "
                 "folder"
             ) from None
-        return record
 
     def __str__(self) -> str:
         return str(self.path)
@@ -142,5 +141,14 @@ def read_card(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: {error}") from None
     if "limbeck" not in metadata:
         raise ValueError(f"{path} was not written by a run of limbeck")
-    card: dict[str, Any] = json.loads(metadata["limbeck"])
-    return card
+    try:
+        return _object(metadata["limbeck"])
+    except ValueError as error:
+        raise ValueError(f"the card in {path} is damaged: {error}") from None
+
+
+def _object(text: str) -> dict[str, Any]:
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds no object but: {type(content).__name__}")
+    return content
