@@ -82,8 +82,9 @@ def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
     below = model.encoder.count(".") + 1 if model.encoder else 0
     for found in surveyed:
         if runs[found.path] == 1 and found.path.startswith(root) and found.path.count(".") < depth + below:
-            grid = found.grid()
-            stride = f"{pixels // grid[0]}" if grid and pixels % grid[0] == 0 else ""  # not of queries
+            may_be_queries = found.kind == "tokens" and model.find_queries is not None
+            grid = None if may_be_queries else found.grid()
+            stride = f"{pixels // grid[0]}" if grid and pixels % grid[0] == 0 else ""
             table.add_row(found.path or '"" (output)', found.kind, str(found.shape[1:]), stride)
     console.print(table)
     return _summary(console, model, surveyed)

@@ -12,7 +12,7 @@ from limbeck.methods.pairing import make_matches
 from limbeck.models.teachers import check_teacher_classes
 from limbeck.tasks.detection.models import build_detector
 from limbeck.tasks.detection.queries import find_queries
-from tests.runs import assert_resumes_bitwise, log_of
+from tests.runs import assert_resumes_bitwise, cells, log_of
 from tests.tasks.detection.test_commands import SHORT, write_objects
 from tests.tasks.detection.test_transformers import CLASSES, KINDS, built, configuration, target
 
@@ -141,3 +141,13 @@ def test_the_queries_of_a_teacher_of_other_classes_are_refused_but_its_features_
     (note,) = check_teacher_classes(teacher, CLASSES, make_matches("ChannelTransform", student, teacher))
     assert note.startswith("the teacher knows other classes (no ")
     assert note.endswith("so it is not measured; its features are followed")
+
+
+def test_layers_give_queries_no_stride_whatever_their_number(tmp_path, capsys):
+    configuration("detr", num_queries=16).save_pretrained(tmp_path)
+    main(["layers", f"hf:{tmp_path}", "--size", "64", "--depth", "6"])
+    strides = {row[0]: row[3] for row in cells(capsys.readouterr().out)}
+    of_decoder = {path: stride for path, stride in strides.items() if ".decoder" in path}
+    assert of_decoder
+    assert set(of_decoder.values()) == {""}
+    assert strides[next(path for path in strides if path.endswith("encoder.stages.3"))] == "32"
