@@ -17,7 +17,7 @@ from limbeck.data.parts import HeldOut
 from limbeck.models.files import file_and_name
 from limbeck.models.run_folder import RunFolder
 
-FREE = {"workers", "checkpoint_every", "teacher_check"}  # do not change what comes of a run
+WITHOUT_EFFECT = {"workers", "checkpoint_every", "teacher_check"}  # on what comes of a run
 MAY_GROW = {"epochs", "max_steps", "patience"}  # an extension, which the run itself tells of
 CODE = "sha256 of code"
 PACKAGES = ("limbeck", "torch", "torchvision", "timm", "accelerate")
@@ -153,7 +153,7 @@ def _check_same(run: RunFolder, stored: dict[str, Any], now: dict[str, Any]) -> 
     same_file = {name for name, digest in now["sha256"].items() if stored["sha256"].get(name) == digest}  # moved, maybe
     changed = [
         f"--{name.replace('_', '-')} (was {_shown(before[name])}, is {_shown(after[name])})"
-        for name in sorted(before.keys() & after.keys() - same_file - FREE)
+        for name in sorted(before.keys() & after.keys() - same_file - WITHOUT_EFFECT)
         if before[name] != after[name] and not _has_grown(name, before[name], after[name])
     ]
     if changed:

@@ -10,7 +10,7 @@ from limbeck.core.match import Match
 from limbeck.training.build import Trained
 from limbeck.training.recipe import Recipe
 
-FREE = ("workers", "checkpoint_every", "usual", "epochs", "max_steps", "patience")  # the last three may grow
+NOT_COMPARED = ("workers", "checkpoint_every", "usual", "epochs", "max_steps", "patience")  # the last three may grow
 
 
 def fingerprint(recipe: Recipe, trained: Trained) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def fingerprint(recipe: Recipe, trained: Trained) -> dict[str, Any]:
     """
     budget = recipe.budget
     resolved = {"learning_rate": budget.highest_rate, "weight_decay": budget.decay}
-    fixed = {name: value for name, value in dataclasses.asdict(budget).items() if name not in FREE}
+    fixed = {name: value for name, value in dataclasses.asdict(budget).items() if name not in NOT_COMPARED}
     card = {name: value for name, value in recipe.card.items() if name != "model"}  # a path, which may be another
     if budget.warmup_epochs is None:  # a part of the epochs, then
         fixed.pop("warmup_epochs")
