@@ -1,4 +1,4 @@
-"""The command line: ``limbeck distill|train|evaluate|report|predict|export|layers|methods|cite``."""
+"""The command line: ``limbeck COMMAND``, of which there is one module each in ``limbeck.commands``."""
 
 from __future__ import annotations
 

@@ -207,6 +207,8 @@ def test_a_run_folder_is_not_overwritten(runs, capsys):
     [
         (["train", "classification"], "--augment"),
         (["distill", "classification"], "--teacher-weights"),
+        (["distill", "semantic"], "--student-backbone"),
+        (["distill", "detection"], "--inherit"),
         (["evaluate"], "--batch-size"),
         (["layers"], "--beside"),
         (["demo"], "--out"),
@@ -216,7 +218,9 @@ def test_every_command_explains_its_options(command, option, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
     assert stop.value.code == 0
-    assert option in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert option in shown
+    assert "Likewise" not in shown, "each option is explained without the one before"
 
 
 def test_without_a_command_there_is_an_overview_of_all(capsys):

@@ -1,4 +1,4 @@
-"""``limbeck demo``: the main job on scikit-learn's digits, in two minutes on two cores."""
+"""``limbeck demo``: the main job on scikit-learn's digits, in three minutes on two cores."""
 
 from __future__ import annotations
 

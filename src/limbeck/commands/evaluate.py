@@ -57,7 +57,7 @@ def _evaluate(
         runs: Run folders: a distilled student, and those it is to be compared with, such as the student alone.
         data: Data as for limbeck train; by default those of the first run, with its --val-data.
         split: The part of the data that is measured on; by default that of the first run.
-        weights: Of each run, the student that was the best, or as it was at the end.
+        weights: The student that is taken of each run: the one that was the best, or as it was at the end.
         batch_size: Images at a time: 128 with labels, 8 with masks or boxes, 1 with masks of several sizes.
         speed: Also show parameters, multiplications, the time of one image, and images a second at the batch size.
         by_class: Show the accuracy, intersection over union or average precision of each class, too.

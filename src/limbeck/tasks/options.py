@@ -70,7 +70,7 @@ class MatchOptions:
             each, in their order.
         task_weight: Weight of the task's own loss: a number, 0 for learning from the teacher alone; or a schedule, as
             LateStart:weight=1,at=0.3.
-        projector: From the student's channels to the teacher's; by default what limbeck methods says.
+        projector: What brings the student's channels to the teacher's; by default as limbeck methods says.
         student_layer: Dotted paths of the student's layers (see limbeck layers); by default those of the method.
         teacher_layer: Dotted paths of the teacher's layers, one for each of the student's.
     """

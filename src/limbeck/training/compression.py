@@ -47,7 +47,8 @@ class CompressOptions:
     keep: tuple[str, ...] = ()
     """Dotted paths of parts that stay as they are (see limbeck layers)."""
     start: Start = "sequence"
-    """Closed forms: of the weights (HOSVD), for each layer's outputs on the data, or so from the first layer on."""
+    """What the closed forms keep: the weights (HOSVD), each layer's outputs on the data, or these layer after layer, of
+    what the closed forms before give (sequence)."""
     sample: int = 512
     """Training images that the closed forms look at."""
     slices: Literal["blocks", "layers"] = "blocks"

@@ -24,8 +24,8 @@ class Mixing:
     Args:
         mixup: Blend each image with another: the parameter of the share's Beta distribution, such
             as 0.2 (arXiv 1710.09412).
-        cutmix: Paste a rectangle of another image, likewise, such as 1.0 (arXiv 1905.04899); with --mixup, either by
-            chance.
+        cutmix: Paste a rectangle of another image: the parameter, as of --mixup, such as 1.0 (arXiv 1905.04899); with
+            --mixup, either by chance.
     """
 
     mixup: float = 0.0

@@ -49,11 +49,11 @@ def distill(
     Args:
         data: Images.
         teacher: timm:NAME, torchvision:NAME, FILE.py:FUNCTION, or the folder of a finished run.
-        student: Likewise.
+        student: The model that is trained, named as the teacher is.
         student_weights: What the student starts from, by default nothing; a classifier for other classes is left out.
         matching: Which method compares which layers of student and teacher.
-        layers: Where to read instead of where the method does: output, distillation head, last map, what the classifier
-            takes of it (embedding), or every stage.
+        layers: Where to read, by default as limbeck methods says: output, distillation head, last map, what the
+            classifier takes of it (embedding), or every stage.
         size: The student's image size in pixels; its own by default.
         teacher_size: The teacher's image size in pixels; its own by default.
         loss: The student's own loss.

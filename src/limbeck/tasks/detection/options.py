@@ -17,7 +17,7 @@ class Data(AnnotatedImages):
         data: A folder with annotations/instances_train2017.json or annotations/train.json (COCO json), val or test
             likewise, and the images in images/train2017, train2017 or train, and so on; or YOLO's data.yaml; or Pascal
             VOC's xml files: docs/data.md has them all.
-        val_data: Such a folder with the validation images, where they are not in --data.
+        val_data: A folder like --data with the validation images, where they are not in --data.
         split: The part of the data that is measured on; by default val, or else test.
         on_bad_data: What becomes of an image that is missing or unreadable and of an annotation that makes no sense: an
             error, or left out and counted (skip).
@@ -53,7 +53,7 @@ class StudentOptions:
         student_weights: A .safetensors or .pth file to start the student from, or pretrained (what torchvision
             publishes for torchvision:NAME, trained on COCO); the outputs of other classes are left out. From scratch by
             default.
-        student_backbone: To start the student's backbone from: a file with the weights of a classifier, or timm:NAME
+        student_backbone: What the student's backbone starts from: a file with the weights of a classifier, or timm:NAME
             for published ones.
         inherit: Start the student's neck and heads from the teacher's, wherever names and shapes agree.
         frozen_norms: Keep the batch norms of the student's backbone as they were loaded.

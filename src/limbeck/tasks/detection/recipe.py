@@ -58,8 +58,8 @@ class Recipes:
             teacher: torchvision:HEAD/timm:BACKBONE, where HEAD is fasterrcnn, maskrcnn, retinanet, fcos or ssdlite, as
                 torchvision:retinanet/timm:resnet50; torchvision:NAME, as torchvision:fasterrcnn_resnet50_fpn_v2;
                 hf:FOLDER (a transformer of the DETR family); FILE.py:FUNCTION; or the folder of a finished run.
-            student: Likewise. An instance segmenter gives masks, as torchvision:maskrcnn/timm:BACKBONE does; its
-                teacher need not.
+            student: The model that is trained, named as the teacher is. An instance segmenter gives masks, as
+                torchvision:maskrcnn/timm:BACKBONE does; its teacher need not.
             student_options: What the student starts from.
             matching: Which method compares which layers of student and teacher.
             levels: Where features are read.
@@ -112,7 +112,7 @@ class Recipes:
                 or the folder of a finished run.
             weights: A .safetensors or .pth file to start from, or pretrained (what torchvision publishes for
                 torchvision:NAME, trained on COCO); the outputs of other classes are left out.
-            backbone: To start the backbone from: a file with the weights of a classifier, or timm:NAME for published
+            backbone: What the backbone starts from: a file with the weights of a classifier, or timm:NAME for published
                 ones.
             frozen_norms: Keep the backbone's batch norms as they were loaded.
             budget: Optimizer, schedule and length.

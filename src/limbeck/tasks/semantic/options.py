@@ -22,7 +22,7 @@ class Data(AnnotatedImages):
         data: A folder with train/images/*.jpg and train/masks/*.png (of one stem each), val/ or test/ likewise, and
             classes.txt; or with images/ and masks/, of which a tenth is held out; or Pascal VOC, or
             Cityscapes (leftImg8bit and gtFine): docs/data.md has them all.
-        val_data: Such a folder with the validation images, where they are not in --data.
+        val_data: A folder like --data with the validation images, where they are not in --data.
         split: The part of the data that is measured on; by default val, or else test.
         on_bad_data: What becomes of an image or mask that cannot be used: an error, or left out and counted (skip).
         ignore_index: A value in the masks, beside 255, for pixels that count for nothing.

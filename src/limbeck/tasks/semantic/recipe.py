@@ -52,10 +52,10 @@ def distill(
     Args:
         data: Images and masks.
         teacher: smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER, FILE.py:FUNCTION, or the folder of a finished run.
-        student: Likewise.
+        student: The model that is trained, named as the teacher is.
         student_weights: What the student starts from, by default nothing; a classifier for other classes is left out.
-        student_backbone: To start the student's encoder from: a file with the weights of a classifier, or timm:NAME or
-            torchvision:NAME for published ones.
+        student_backbone: What the student's encoder starts from: a file with the weights of a classifier, or timm:NAME
+            or torchvision:NAME for published ones.
         matching: Which method compares which layers of student and teacher.
         layers: Where to read: output (the maps of class scores), last-map (what the classifier takes) or stages; by
             default as limbeck methods says.
@@ -103,8 +103,8 @@ def train(
         data: Images and masks.
         model: smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER, FILE.py:FUNCTION, or the folder of a finished run.
         weights: A .safetensors or .pth file to start from; a classifier for other classes is left out.
-        backbone: To start the encoder from: a file with the weights of a classifier, or timm:NAME or torchvision:NAME
-            for published ones.
+        backbone: What the encoder starts from: a file with the weights of a classifier, or timm:NAME or
+            torchvision:NAME for published ones.
         loss: The model's loss.
         budget: Optimizer, schedule and length.
     """
