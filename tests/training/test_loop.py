@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from limbeck import Match
 from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.classification.recipe import Data
 from limbeck.tasks.options import MatchOptions, TeacherOptions
@@ -233,6 +235,15 @@ def test_a_run_that_ends_before_its_weight_has_settled_says_so(teacher, tmp_path
 def test_kd_between_the_outputs_needs_no_layers(teacher, tmp_path):
     report = train(distilled(teacher, method="KD", weight=0.9), tmp_path)
     assert report.weights == {"KD:output": 0.9}
+
+
+def test_a_criterion_that_is_only_looked_at_needs_no_gradient(teacher, tmp_path):
+    def distance(student, teacher):
+        return (student.detach() - teacher).abs().mean()
+
+    recipe = distilled(teacher, budget=budget(epochs=1))
+    recipe = dataclasses.replace(recipe, matches=[*recipe.matches, Match("", "", distance, weight=0.0)])
+    assert train(recipe, tmp_path).weights["distance:output"] == 0
 
 
 def test_a_weight_that_decays_follows_the_progress_also_after_a_resume(teacher, tmp_path, monkeypatch):

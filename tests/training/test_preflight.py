@@ -155,6 +155,14 @@ def test_criterion_that_detaches_the_student_stops_the_run():
         preflight(made[0], (images(),))
 
 
+def test_criterion_that_is_only_looked_at_needs_no_gradient():
+    def distance(student, teacher):
+        return F.mse_loss(student.detach(), teacher)
+
+    (row,) = preflight(distiller_of(Match("body", "body", distance, weight=0.0)), (images(),))
+    assert (row.weight, row.value > 0) == ("0", True)
+
+
 def test_projector_that_blocks_the_gradient_stops_the_run():
     distiller = distiller_of(Match("body", "body", nn.MSELoss(), projector=conv1x1))
     nn.init.zeros_(distiller.matches[0].projector.weight)

@@ -47,8 +47,8 @@ def preflight(
     """Run one batch forwards and backwards in eval mode; gradients, buffers and modes are as before afterwards.
 
     Raises:
-        ValueError: A criterion is not finite or is 0, or brings no gradient to the student's feature or to a weight of
-            its own or of its projector.
+        ValueError: A criterion is not finite or is 0, or, but for one with a weight of 0, brings no gradient to the
+            student's feature or to a weight of its own or of its projector.
     """
     with evaluating(distiller), torch.enable_grad():
         teacher = call(distiller.teacher, inputs if teacher_inputs is None else teacher_inputs)
@@ -68,14 +68,8 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
             "one position may say nothing), and does the teacher know these images?"
         )
     weights = {name: weight for name, weight in match.named_parameters() if weight.requires_grad}
-    every = features if isinstance(features, tuple) else (features,)
-    if not all(feature.requires_grad for feature in every):
-        raise ValueError(f"{match}: the student's feature has no gradient; is that part of the student frozen?")
-    if not value.requires_grad:
-        raise ValueError(
-            f"{match} gives no gradient to {match.student[0]}; does the criterion detach what it is given?"
-        )
-    _check_gradients(match, value, every, weights)
+    if match.constant != 0:  # else somebody only wants to see the value
+        _check_gradients(match, value, features if isinstance(features, tuple) else (features,), weights)
     weight = "auto" if match.measuring else f"{match.weight:.4g}" if match.schedule is None else str(match.schedule)
     return Row(
         str(match),
@@ -91,6 +85,12 @@ def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tenso
 
 def _check_gradients(match: Match, value: Tensor, features: Sequence[Tensor], weights: Mapping[str, Tensor]) -> None:
     """Refuse a match from which a layer of the student, or a weight of its own, learns nothing."""
+    if not all(feature.requires_grad for feature in features):
+        raise ValueError(f"{match}: the student's feature has no gradient; is that part of the student frozen?")
+    if not value.requires_grad:  # unlike for the example, on which it was 0
+        raise ValueError(
+            f"{match} gives no gradient to {match.student[0]}; does the criterion detach what it is given?"
+        )
     gradients = torch.autograd.grad(value, [*features, *weights.values()], allow_unused=True)
     # Behind a layer or norm that starts at zero, as some do on purpose, gradients are zero at first, but not absent.
     starts_at_zero = any(

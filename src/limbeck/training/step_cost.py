@@ -56,7 +56,9 @@ def step_cost(trained: Distiller | Alone, task: Task, batch: Any, accelerator: A
 
 
 def learn(loss: Tensor, module: nn.Module, *features: Any) -> None:
-    """The gradients of a loss, which are left nowhere."""
+    """The gradients of a loss, which are left nowhere; a criterion that is only looked at may have none."""
+    if not loss.requires_grad:
+        return
     given = [tensor for feature in features for tensor in (feature if isinstance(feature, tuple) else (feature,))]
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     torch.autograd.grad(loss, [*given, *weights], allow_unused=True)
