@@ -8,7 +8,17 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from limbeck import Distiller, EarlyDecay, WarmUp, conv1x1, conv_bn, conv_bn_relu_if_positive, criteria, tokens_to_map
+from limbeck import (
+    Distiller,
+    EarlyDecay,
+    Match,
+    WarmUp,
+    conv1x1,
+    conv_bn,
+    conv_bn_relu_if_positive,
+    criteria,
+    tokens_to_map,
+)
 from limbeck.data.inputs import Inputs
 from limbeck.methods.pairing import make_matches, used_in
 from limbeck.methods.predictions import PREDICTIONS
@@ -282,6 +292,14 @@ def test_what_a_run_used_is_named_for_citing():
     assert used_in(matches_of("FitNet", projector="orthogonal")) == ["MSELoss", "orthogonal"]
     assert used_in(matches_of("OFD")) == ["OFD"]
     assert used_in([]) == []
+
+
+def test_what_has_no_name_is_not_to_be_cited():
+    def halved(progress):
+        return 0.5
+
+    nameless = Match("a", "a", lambda s, t: (s - t).sum(), weight=lambda progress: 1.0, projector=lambda s, t: None)
+    assert used_in([nameless, Match("b", "b", torch.dist, weight=halved)]) == ["dist", "halved"]
 
 
 def test_distributions_over_bins_are_compared_where_they_are_named():

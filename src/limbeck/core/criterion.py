@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from weakref import WeakSet
 
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ def take(criterion: nn.Module, match: object) -> None:
     _TAKEN.add(criterion)
 
 
-def name_of(criterion: Criterion) -> str:
+def name_of(criterion: Callable[..., Any]) -> str:
     """What a criterion is called in the names of matches and in errors.
 
     >>> import torch.nn.functional as F

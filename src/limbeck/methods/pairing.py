@@ -174,8 +174,7 @@ def used_in(matches: Sequence[Match]) -> list[str]:
     """What matches are made of that has a paper to cite, or that someone else has to name: sorted names."""
     names = set()
     for match in matches:
-        names.add(name_of(match.criterion))
-        names.add(getattr(match.make_projector, "__name__", ""))
-        names.add(type(match.schedule).__name__ if match.schedule else "")
-        names.add("standardise" if getattr(match.criterion, "standardise", False) else "")
-    return sorted(names - {"", *PROJECTORS, *SCHEDULES} | names & FURTHER_PAPERS.keys())
+        parts = (match.criterion, match.make_projector, match.schedule)
+        names |= {name_of(part) for part in parts if part is not None}
+        names |= {"standardise"} if getattr(match.criterion, "standardise", False) else set()
+    return sorted(names - {"<lambda>", *PROJECTORS, *SCHEDULES} | names & FURTHER_PAPERS.keys())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from typing import Any
 
 from limbeck.core.match import Match
@@ -39,11 +40,18 @@ def fingerprint(recipe: Recipe, trained: Trained) -> dict[str, Any]:
 
 def _options(match: Match) -> dict[str, Any]:
     """The weight as it was asked for, and the numbers that a criterion was made with."""
-    own = {name: value for name, value in vars(match.criterion).items() if isinstance(value, int | float | str)}
+    made_with = _attributes(match.criterion).items()
+    own = {name: value for name, value in made_with if isinstance(value, int | float | str)}
     weight = "auto" if match.auto is not None else match.weight
     if match.schedule is not None:
         weight = str(match.schedule) if dataclasses.is_dataclass(match.schedule) else "a function"
     return {"weight": weight, **{name: value for name, value in own.items() if name != "training"}}
+
+
+def _attributes(criterion: Any) -> dict[str, Any]:
+    """Of a module or function, where it has any, and what a partial function is given."""
+    own = getattr(criterion, "__dict__", {})
+    return {**_attributes(criterion.func), **criterion.keywords, **own} if isinstance(criterion, partial) else own
 
 
 def check_same(stored: dict[str, Any], current: dict[str, Any], run: str) -> None:
