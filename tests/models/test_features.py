@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from limbeck import Capture, Layer, channels_first, tokens_to_map
-from limbeck.models.features import before_activation, last_feature, stages, survey, survey_used
+from limbeck.models.features import before_activation, last_spatial, stages, survey, survey_used
 from tests import nets
 from tests.networks import Block, TokenNet, convnet, images, randomize_norms
 
@@ -19,7 +19,7 @@ def test_survey_lists_submodules_in_the_order_in_which_they_finished():
     kinds = ["map"] * 6 + ["vector"] * 3
     assert [(f.path, f.kind) for f in found] == list(zip(paths, kinds, strict=True))
     assert [found[n].shape for n in (0, 3, 8)] == [(2, 4, 8, 8), (2, 8, 4, 4), (2, 5)]
-    assert [found[n].grid() for n in (0, 3, 8)] == [(8, 8), (4, 4), None]
+    assert [found[n].size for n in (0, 3, 8)] == [(8, 8), (4, 4), None]
 
 
 def test_survey_leaves_modes_buffers_and_hooks_as_they_were():
@@ -57,7 +57,7 @@ def test_survey_passes_by_what_is_no_tensor():
 )
 def test_kind_of_a_feature_is_told_by_its_shape(shape, kind, grid):
     (found,) = survey(nn.Identity(), torch.zeros(shape))
-    assert (found.kind, found.grid()) == (kind, grid)
+    assert (found.kind, found.size) == (kind, grid)
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 5])
@@ -86,7 +86,7 @@ def test_layer_of_tokens_reads_the_patches_as_a_map(prefix):
 )
 def test_last_feature_is_the_last_map_or_tokens_and_can_be_captured(make, size, layer):
     model = make().eval()
-    assert last_feature(model, images(size=size)) == layer
+    assert last_spatial(model, survey(model, images(size=size))).layer == layer
     feature = Capture(model, [layer])(images(size=size))[1][layer]
     assert feature.ndim == 4
     assert feature.shape[2] == feature.shape[3] > 1
@@ -95,14 +95,15 @@ def test_last_feature_is_the_last_map_or_tokens_and_can_be_captured(make, size, 
 def test_last_feature_is_not_one_that_a_later_module_changes_in_place():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.LazyLinear(2))
-    layer = last_feature(model, images())
+    layer = last_spatial(model, survey(model, images())).layer
     assert layer == Layer("2")
     assert torch.equal(Capture(model, [layer])(images())[1][layer], model[:3](images()))
 
 
 def test_model_without_a_map_of_more_than_one_position_is_refused_with_the_remedy():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
     with pytest.raises(ValueError, match=r"no submodule of Sequential gives a map .* use larger images, or"):
-        last_feature(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), images())
+        last_spatial(model, survey(model, images()))
 
 
 # --- stages ---
@@ -145,7 +146,7 @@ def test_stages_are_the_last_features_of_each_size_and_can_be_captured(make, siz
     features = Capture(model, [stage.layer for stage in found])(images(size=size))[1].values()
     grids = [feature.shape[2] for feature in features]
     assert grids == sorted(set(grids), reverse=True)
-    assert last_feature(model, images(size=size)) == found[-1].layer
+    assert last_spatial(model, survey(model, images(size=size))).layer == found[-1].layer
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
@@ -254,7 +255,7 @@ def test_stages_are_what_the_model_itself_says(name, options, size, paths, grid)
     x = torch.rand(2, 3, *size)
     found = stages(model, survey(model, x))
     assert [stage.path for stage in found] == paths
-    assert found[-1].grid() == grid
+    assert found[-1].size == grid
     with torch.no_grad():
         feature = Capture(model, [found[-1].layer])(x)[1][found[-1].layer]
         last, maps = model.forward_intermediates(x)
@@ -266,7 +267,7 @@ def test_stages_are_what_the_model_itself_says(name, options, size, paths, grid)
 def test_stages_that_no_submodule_gives_are_refused_with_the_remedy():
     model = timm.create_model("coat_tiny", img_size=64)
     with pytest.raises(ValueError, match=r"what CoaT.forward_intermediates gives last .* no submodule; name a layer"):
-        last_feature(model, images(size=64))
+        last_spatial(model, survey(model, images(size=64)))
 
 
 class Wrapped(nn.Module):
@@ -283,7 +284,7 @@ class Wrapped(nn.Module):
 def test_stages_of_a_part_are_what_the_part_itself_says():
     model = Wrapped()
     found = stages(model, survey_used(model, torch.rand(2, 3, 32, 64), lambda scores: scores))
-    assert [(stage.path, stage.grid()) for stage in found] == [("encoder.norm", (2, 4))]
+    assert [(stage.path, stage.size) for stage in found] == [("encoder.norm", (2, 4))]
 
 
 # --- images that are no squares ---
@@ -300,14 +301,14 @@ def test_tokens_of_an_image_that_is_no_square_are_read_as_its_patches(height, wi
 
     model = Block(steps)
     model.c = nn.Identity()
-    layer = last_feature(model, torch.rand(2, 3, height, width))
+    layer = last_spatial(model, survey(model, torch.rand(2, 3, height, width))).layer
     assert layer == Layer("c", tokens_to_map(prefix, grid))
 
 
 def test_maps_of_an_image_that_is_no_square_may_have_their_channels_last():
     model = nn.Sequential(nn.Conv2d(3, 5, 2, 2), Block(lambda block, x: x.permute(0, 2, 3, 1)))
     found = survey(model, torch.rand(2, 3, 16, 24))
-    assert [(each.path, each.kind, each.grid()) for each in found] == [
+    assert [(each.path, each.kind, each.size) for each in found] == [
         ("0", "map", (8, 12)),
         ("1", "map (H, W, C)", (8, 12)),
         ("", "map (H, W, C)", (8, 12)),

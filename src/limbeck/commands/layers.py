@@ -83,7 +83,7 @@ def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
     for found in surveyed:
         if runs[found.path] == 1 and found.path.startswith(root) and found.path.count(".") < depth + below:
             may_be_queries = found.kind == "tokens" and model.find_queries is not None
-            grid = None if may_be_queries else found.grid()
+            grid = None if may_be_queries else found.size
             stride = f"{pixels // grid[0]}" if grid and pixels % grid[0] == 0 else ""
             table.add_row(found.path or '"" (output)', found.kind, str(found.shape[1:]), stride)
     console.print(table)
@@ -95,7 +95,7 @@ def _summary(console: Console, model: Model, surveyed: list[Found]) -> Shown:
     if strides:
         console.print(f"levels of the pyramid, by stride: {', '.join(map(str, strides))}")
     last = model.last_map
-    grid = [found for found in surveyed if found.path == last.path][-1].grid()
+    grid = [found for found in surveyed if found.path == last.path][-1].size
     assert grid is not None  # it is spatial
     console.print(f"last feature map{' of the backbone' if strides else ''}: {last}")
     if strides:

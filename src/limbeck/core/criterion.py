@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -34,13 +34,8 @@ class Declared:
 
 def declared_by(criterion: Criterion) -> Declared:
     """What a criterion, or a class of them, declares."""
-    return Declared(
-        build=getattr(criterion, "build", Declared.build),
-        needs_truth=getattr(criterion, "needs_truth", Declared.needs_truth),
-        any_shape=getattr(criterion, "any_shape", Declared.any_shape),
-        project=getattr(criterion, "project", Declared.project),
-        mixed_precision=getattr(criterion, "mixed_precision", Declared.mixed_precision),
-    )
+    declared: dict[str, Any] = {each.name: getattr(criterion, each.name, each.default) for each in fields(Declared)}
+    return Declared(**declared)
 
 
 def take(criterion: nn.Module, match: object) -> None:

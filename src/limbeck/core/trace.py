@@ -25,7 +25,6 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Any
-    versions_before: Versions  # of the tensors among the arguments, when the module was entered
     versions_after: Versions  # of the tensors in the output, when it returned
 
 
@@ -57,24 +56,13 @@ def trace(model: nn.Module, example: Example) -> Trace:
 def tracing(model: nn.Module) -> Iterator[list[Call]]:
     """List the calls of a model's submodules while this is open, however the model is called."""
     calls: list[Call] = []
-    entered: list[Versions] = []
-
-    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        entered.append(_versions((args, kwargs)))
 
     def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        calls.append(Call(paths[module], module, args, kwargs, output, entered.pop(), _versions(output)))
+        calls.append(Call(paths[module], module, args, kwargs, output, _versions(output)))
 
     named = model.named_modules()
     paths = {module: path for path, module in named if not isinstance(module, torch.jit.ScriptModule)}  # takes no hooks
-    hooks = [
-        hook
-        for module in paths
-        for hook in (
-            module.register_forward_pre_hook(enter, with_kwargs=True),
-            module.register_forward_hook(leave, with_kwargs=True),
-        )
-    ]
+    hooks = [module.register_forward_hook(leave, with_kwargs=True) for module in paths]
     try:
         yield calls
     finally:

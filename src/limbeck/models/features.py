@@ -52,17 +52,16 @@ def _survey(example: Example, traced: Trace) -> list[Found]:
     return mark_stages(found, traced.calls)
 
 
-def last_feature(model: nn.Module, example: Example) -> Layer:
+def last_spatial(model: nn.Module, surveyed: list[Found]) -> Found:
     """The last spatial feature of a model, before it is pooled: a map, or a transformer's patch tokens read as one.
+
+    Args:
+        model: As it was surveyed.
+        surveyed: What ``survey`` found.
 
     Raises:
         ValueError: No submodule gives one with more than one position.
     """
-    return last_spatial(model, survey(model, example)).layer
-
-
-def last_spatial(model: nn.Module, surveyed: list[Found]) -> Found:
-    """``last_feature`` among what a survey found already."""
     return stages(model, surveyed)[-1]
 
 
@@ -99,14 +98,14 @@ def stages(model: nn.Module, surveyed: list[Found], most: int = 4) -> list[Found
     by_grid: dict[tuple[int, int] | None, Found] = {}
     for found in spatial:
         if found is spatial[-1] or not _inside_a_step(found, spatial):
-            by_grid.pop(found.grid(), None)  # the order is that of the last ones
-            by_grid[found.grid()] = found
+            by_grid.pop(found.size, None)  # the order is that of the last ones
+            by_grid[found.size] = found
     return [_outermost(found, surveyed) for found in by_grid.values()][-most:]
 
 
 def _is_spatial(found: Found, token_paths: set[str]) -> bool:
     """Whether it has several positions, is as it was given, and is no head of an attention."""
-    grid, parent = found.grid(), found.path.rpartition(".")[0]
+    grid, parent = found.size, found.path.rpartition(".")[0]
     if not grid or grid[0] * grid[1] == 1 or found.tensor._version != found.version:
         return False
     return found.kind == "tokens" or not parent or parent not in token_paths
@@ -115,8 +114,8 @@ def _is_spatial(found: Found, token_paths: set[str]) -> bool:
 def _inside_a_step(feature: Found, spatial: list[Found]) -> bool:
     """Whether a feature is inside a block that gives another size than it is given."""
     for block in spatial:
-        if feature.path.startswith(f"{block.path}.") and block.path and block.grid() != feature.grid():
-            sizes = {found.grid() for found in spatial if found.path.startswith(f"{block.path}.")}
+        if feature.path.startswith(f"{block.path}.") and block.path and block.size != feature.size:
+            sizes = {found.size for found in spatial if found.path.startswith(f"{block.path}.")}
             # A sequence only holds other blocks, and what has more sizes inside is a whole network.
             if not isinstance(block.module, nn.Sequential) and len(sizes) <= 2:
                 return True

@@ -42,10 +42,6 @@ class Found:
             return Layer(self.path, tokens_to_map(prefix, None if height == width else self.size))
         return Layer(self.path)
 
-    def grid(self) -> Size | None:
-        """Height and width, where it is spatial."""
-        return self.size
-
 
 def image_size(example: Any) -> Size | None:
     """Height and width of the first image (..., 1, 3 or 4 channels, H, W) that a model is given; ``None`` without."""
