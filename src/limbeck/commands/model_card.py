@@ -9,12 +9,10 @@ from typing import Any
 
 from limbeck.commands.record import options
 from limbeck.models.build import FILE, RUN, source_of
-from limbeck.models.run_folder import RunFolder
+from limbeck.models.run_folder import MARK, RunFolder
 from limbeck.tasks.kind import OnHub
 from limbeck.training.checkpoint import write_atomically
 
-NAME = "README.md"
-MARK = "<!-- written by limbeck; a card without this line is left as it is -->"
 LIBRARIES = {"hf": "transformers", "smp": "segmentation-models-pytorch"}  # where the word is another
 
 
@@ -26,10 +24,9 @@ def write_model_card(run: RunFolder, hub: OnHub, record: Mapping[str, Any]) -> N
         hub: What the hub is told of its task.
         record: As in ``recipe.json``.
     """
-    path = run.path / NAME
-    if path.is_file() and MARK not in path.read_text():
+    if run.has_readme_of_others():
         return
-    write_atomically(path, model_card(run.path.resolve().name, run.card(), hub, record).encode())
+    write_atomically(run.readme, model_card(run.path.resolve().name, run.card(), hub, record).encode())
 
 
 def model_card(name: str, card: Mapping[str, Any], hub: OnHub, record: Mapping[str, Any]) -> str:

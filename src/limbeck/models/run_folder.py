@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
+MARK = "<!-- written by limbeck; a card without this line is left as it is -->"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -71,6 +73,15 @@ class RunFolder:
         """The first images of the training, as the student saw them, with their truth: wrong annotations are seen."""
         return self.path / "first-batch.png"
 
+    @property
+    def readme(self) -> Path:
+        """What the student is, as the Hugging Face hub takes a model's card; maybe somebody else's."""
+        return self.path / "README.md"
+
+    def has_readme_of_others(self) -> bool:
+        """Whether there is a card that no run wrote."""
+        return self.readme.is_file() and MARK.encode() not in self.readme.read_bytes()
+
     def has_student(self) -> bool:
         return self.student.is_file()
 
@@ -104,8 +115,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
-        written = (self.record, self.log, self.classes, self.matches, self.features, self.console)
-        for path in (*written, self.student, self.last_student, *self.checkpoints.glob("*")):
+        written = (self.record, self.log, self.classes, self.matches, self.features, self.console, self.first_batch)
+        card = () if self.has_readme_of_others() else (self.readme,)
+        for path in (*written, *card, self.student, self.last_student, *self.checkpoints.glob("*")):
             path.unlink(missing_ok=True)
 
     def card(self) -> dict[str, Any]:
