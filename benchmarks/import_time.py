@@ -1,10 +1,11 @@
-"""What all of limbeck costs to import beside torch, which it needs: seconds, in processes of their own.
+"""What limbeck costs to import, and its commands to say what they do, beside torch: seconds, in processes of their own.
 
 python benchmarks/import_time.py
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from functools import partial
@@ -13,6 +14,7 @@ from statistics import median
 from measure import circumstances, interleaved, ratio
 
 ROUNDS = 9
+COMMANDS = ("methods", "layers --help", "distill classification --help", "evaluate --help")
 
 
 def main() -> None:
@@ -23,6 +25,19 @@ def main() -> None:
     for name in code:
         print(f"import {name:8} {median(times[name]):6.2f} s")
     print(f"import limbeck / import torch: {ratio(times, 'limbeck', 'torch'):.2f}")
+    words = {f"limbeck {command}": ["-m", "limbeck", *command.split()] for command in COMMANDS}
+    words = {"import torch": ["-c", code["torch"]], **words}
+    rounds = [{name: cpu_seconds(each) for name, each in words.items()} for _ in range(ROUNDS)]
+    for name in words:
+        print(f"{name:40} {median(times[name] for times in rounds):6.2f} s of CPU")
+
+
+def cpu_seconds(words: list[str]) -> float:
+    """What Python takes for a command, on all cores together."""
+    before = os.times()
+    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+    after = os.times()
+    return sum(getattr(after, part) - getattr(before, part) for part in ("children_user", "children_system"))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_every_room_has_a_level():
 
 def loaded_by(code):
     """The modules that a fresh process has after it."""
-    code += "; import sys; print('\\n', *sys.modules)"
+    code += "\nimport sys; print('\\n', *sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return set(ran.stdout.splitlines()[-1].split())
 
@@ -61,6 +61,12 @@ def test_import_loads_no_compiler():
 
 def test_the_overview_loads_no_torch():
     assert "torch" not in loaded_by("from limbeck.cli import main; main(['--help'])")
+
+
+@pytest.mark.parametrize("words", ["methods", "layers --help", "distill classification --help", "evaluate --help"])
+def test_what_shows_only_text_loads_no_networks_and_no_compiler(words):
+    code = "from contextlib import suppress; from limbeck.cli import main\nwith suppress(SystemExit):\n    main({})"
+    assert not {"torchvision.models.detection", "transformers", "torch._dynamo"} & loaded_by(code.format(words.split()))
 
 
 def test_layers_load_no_metrics():

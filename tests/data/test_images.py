@@ -5,8 +5,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional
 
-from limbeck.data.images import TURNS, read_image, said_otherwise, size_of, typical_size
+from limbeck.data.images import (
+    TURNS,
+    pil_to_tensor,
+    read_image,
+    said_otherwise,
+    size_of,
+    to_pil_image,
+    typical_size,
+)
 
 HEIGHT, WIDTH = 6, 10
 ORIENTATION = 0x0112
@@ -159,3 +168,12 @@ def test_the_typical_size_is_no_single_images(tmp_path):
         Image.new("L", size).save(paths[-1])
     assert typical_size(paths) == (30, 40)
     assert typical_size(paths[1:2] * 300 + paths[:1] * 100) == (30, 40)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_pixels_are_those_that_torchvision_gives(mode):
+    values = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8)
+    image = to_pil_image(values).convert(mode)
+    assert torch.equal(pil_to_tensor(image), functional.pil_to_tensor(image))
+    assert pil_to_tensor(image).dtype == functional.pil_to_tensor(image).dtype
+    assert to_pil_image(values) == functional.to_pil_image(values)

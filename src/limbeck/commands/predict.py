@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from torchvision.transforms.v2.functional import to_pil_image
 
 from limbeck.commands.words import Run
-from limbeck.data.images import EXTENSIONS, read_image
+from limbeck.data.images import EXTENSIONS, read_image, to_pil_image
 from limbeck.data.parts import files_below
 from limbeck.data.problems import OnBadData
 from limbeck.data.progress import track

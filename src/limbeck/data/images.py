@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error)  # of damaged files
@@ -40,8 +40,17 @@ def read_image(path: Path) -> Tensor:
     with opened(path) as image:
         turn = TURNS.get(orientation_of(image))
         rgb = (_in_8_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
-        pixels: Tensor = pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
-        return pixels
+        return pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
+
+
+def pil_to_tensor(image: Image.Image) -> Tensor:
+    """The pixels (C, H, W) of an image; torchvision's function does the same, but takes as long to import as torch."""
+    return torch.from_numpy(np.array(image)).view(image.height, image.width, -1).permute(2, 0, 1)
+
+
+def to_pil_image(pixels: Tensor) -> Image.Image:
+    """An image from its pixels (3, H, W) uint8."""
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy(force=True))
 
 
 def size_of(path: Path) -> tuple[int, int]:

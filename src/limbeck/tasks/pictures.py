@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize, to_pil_image
 
+from limbeck.data.images import to_pil_image
 from limbeck.tasks.lettering import drawing_on, tell_missing
 
 Panels = Mapping[str, Tensor]  # (3, H, W) uint8 by title
@@ -73,8 +73,8 @@ def side_by_side(panels: Panels) -> Image.Image:
     sheet = Image.new("RGB", (width * len(panels), height + TITLE), "white")
     draw = drawing_on(sheet, "".join(panels))
     for index, (title, panel) in enumerate(panels.items()):
-        shown = panel if panel.shape[1:] == (height, width) else resize(panel, [height, width])
-        sheet.paste(to_pil_image(shown), (index * width, TITLE))
+        picture = to_pil_image(panel).resize((width, height), Image.Resampling.BILINEAR)
+        sheet.paste(picture, (index * width, TITLE))
         letters = max(1, int(width / draw.textlength("n")) - 1)
         draw.text((index * width + 4, 2), title[-letters:], fill="black")  # of a path, the end tells most
     return sheet

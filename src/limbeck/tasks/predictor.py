@@ -9,9 +9,8 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
-from limbeck.data.images import read_image
+from limbeck.data.images import pil_to_tensor, read_image
 
 Picture = Tensor | Image.Image | Path | str
 
@@ -47,8 +46,7 @@ def pixels_of(image: Picture) -> Tensor:
         ValueError: A file cannot be read, or a tensor has another shape or type.
     """
     if isinstance(image, Image.Image):
-        pixels: Tensor = pil_to_tensor(image.convert("RGB"))
-        return pixels
+        return pil_to_tensor(image.convert("RGB"))
     if not isinstance(image, Tensor):
         return read_image(Path(image))
     if image.ndim != 3 or len(image) != 3 or image.dtype != torch.uint8:

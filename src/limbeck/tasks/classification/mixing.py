@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from limbeck.core.match import Match
 from limbeck.data.order import Key, seeded
@@ -65,6 +64,8 @@ class MixedImages(Dataset[Batch]):
     """
 
     def __init__(self, images: TrainImages, mixing: Mixing, classes: int):
+        from torchvision.transforms import v2  # takes as long to import as torch
+
         self.images, self.classes, self.reader = images, classes, images.reader
         self.labelled = [index for index, label in enumerate(images.images.labels) if label != UNLABELLED]
         kinds = {v2.MixUp: mixing.mixup, v2.CutMix: mixing.cutmix}

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from limbeck.core.modules import device_of
+from limbeck.data.images import pil_to_tensor, to_pil_image
 from limbeck.data.inputs import Preprocess
 from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
-from limbeck.tasks.classification.transforms import plain
+from limbeck.tasks.classification.transforms import augmentation
 from limbeck.tasks.lettering import drawing_on
 from limbeck.tasks.predictor import Picture, pixels_of
 
@@ -29,7 +28,7 @@ class ImagePredictor:
 
     def __init__(self, model: Model):
         self.module, self.classes = on_device(model.module.eval()), model.classes
-        self.crop = v2.Compose(plain(model.card["load_size"]))
+        self.crop = augmentation("none", model.card["load_size"])
         self.preprocess = Preprocess(model.inputs)
 
     @torch.no_grad()
@@ -51,8 +50,7 @@ class ImagePredictor:
         text = f"{self.classes[int(index)]} {value:.0%}"
         draw.rectangle(draw.textbbox((2, 2), text), fill="white")
         draw.text((2, 2), text, fill="black")
-        drawn: Tensor = pil_to_tensor(picture)
-        return drawn
+        return pil_to_tensor(picture)
 
     def write(self, name: str, prediction: Mapping[str, Tensor], folder: Path) -> None:
         """Everything is in the json."""

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from limbeck.data.order import Key, seeded
 from limbeck.data.reader import Reader
@@ -27,22 +26,21 @@ def augmentation(kind: Augment, size: int, erasing: float = 0.0) -> Callable[[Te
     ``shift``: that without the flip, for digits and letters. ``erasing`` is the probability that a rectangle is blacked
     out afterwards (arXiv 1708.04896).
     """
+    from torchvision.transforms import v2  # takes as long to import as torch
+
+    plain = [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
     resized = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
-    shifted = [*plain(size), v2.RandomCrop(size, padding=size // 8, padding_mode="reflect")]
+    shifted = [*plain, v2.RandomCrop(size, padding=size // 8, padding_mode="reflect")]
     steps: dict[Augment, list[nn.Module]] = {
         "photo": resized,
         "strong": [*resized, v2.TrivialAugmentWide()],
         "rand": [*resized, v2.RandAugment()],
         "small": [*shifted, v2.RandomHorizontalFlip()],
         "shift": shifted,
-        "none": plain(size),
+        "none": plain,
     }
     compose: Callable[[Tensor], Tensor] = v2.Compose([*steps[kind], *[v2.RandomErasing(erasing)] * (erasing > 0)])
     return compose
-
-
-def plain(size: int) -> list[nn.Module]:
-    return [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
 
 
 class TrainImages(Dataset[Batch]):
@@ -70,7 +68,7 @@ class ValImages(Dataset[Batch]):
     """Images with their shorter side brought to ``size``, and the middle square of them."""
 
     def __init__(self, images: Images, size: int):
-        self.images, self.transform = images, v2.Compose(plain(size))
+        self.images, self.transform = images, augmentation("none", size)
         self.reader = Reader(images)
 
     def __len__(self) -> int:

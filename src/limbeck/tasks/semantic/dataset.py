@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
-from limbeck.data.images import opened, read_image, said_otherwise
+from limbeck.data.images import opened, pil_to_tensor, read_image, said_otherwise
 from limbeck.data.index import sizes_of
 from limbeck.data.problems import OnBadData, Problem, left_out
 from limbeck.data.progress import track
@@ -76,8 +75,7 @@ def read_values(path: Path) -> Tensor:
         if mask.mode.startswith("I") and 0 <= (wide := np.asarray(mask)).min() <= wide.max() <= IGNORED:
             mask = Image.fromarray(wide.astype(np.uint8))  # more bits a pixel than are used
         if mask.mode in ("L", "P", "1"):
-            values: Tensor = pil_to_tensor(mask)
-            return values
+            return pil_to_tensor(mask)
     raise ValueError(
         f"{path} is no index mask but of mode {mask.mode}: a mask holds one class index, 0 to 254, for each pixel, or "
         "colours that class_dict.csv, labelmap.txt or classes.txt name"
