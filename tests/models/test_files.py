@@ -2,6 +2,7 @@ import pytest
 from torch import nn
 
 from limbeck.models.files import function_in, model_at
+from limbeck.tasks.classification.models import build_classifier
 
 FILE = """
 from __future__ import annotations
@@ -53,7 +54,39 @@ def test_a_file_named_as_a_module_that_is_imported_hides_it_from_nobody(tmp_path
     assert json.dumps([1]) == "[1]"
 
 
-def test_a_function_that_raises_is_named_with_its_file(file):
-    with pytest.raises(KeyError) as raised:
+def test_a_function_that_raises_is_named_with_its_file_and_the_cause_kept(file):
+    with pytest.raises(ValueError, match=r"nets.py:broken, which .* failed: KeyError: 'weights' \(line 21\)") as raised:
         model_at(f"{file}:broken", 4)
-    assert raised.value.__notes__ == [f"raised by {file}:broken, which should make the model"]
+    assert isinstance(raised.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("parameters", ["n_classes", "width, num_classes"])
+def test_a_function_that_is_called_otherwise_says_with_what(tmp_path, parameters):
+    (tmp_path / "net.py").write_text(f"def net({parameters}): pass")
+    with pytest.raises(ValueError, match=rf"net.py:net takes \({parameters}\), but is called with num_classes=4 alone"):
+        model_at(f"{tmp_path}/net.py:net", 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x = 1\ndef f(:\n", r"bad.py cannot be run: SyntaxError: .*\(bad.py, line 2\)"),
+        ("\nimport no_such_package", r"bad.py cannot be run: ModuleNotFoundError: .*'no_such_package' \(line 2\)"),
+    ],
+)
+def test_a_file_that_cannot_be_run_is_named_with_the_line(tmp_path, content, message):
+    (tmp_path / "bad.py").write_text(content)
+    with pytest.raises(ValueError, match=message) as raised:
+        function_in(tmp_path / "bad.py", "f")
+    assert raised.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("function", ["tem", "torch", ""])
+def test_the_functions_of_a_file_are_listed_where_none_of_them_is_named(file, function):
+    with pytest.raises(ValueError, match="in it are: Config, ten, any_number, nothing, broken"):
+        function_in(file, function)
+
+
+def test_a_file_without_a_function_says_how_to_write_it(file):
+    with pytest.raises(ValueError, match=r"nets.py is a file: write .*nets.py:FUNCTION; in it are: Config, ten"):
+        build_classifier(str(file), ["a", "b"])

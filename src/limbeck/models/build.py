@@ -78,6 +78,8 @@ def source_of(name: str) -> tuple[str, str]:
         return FILE, name
     if RunFolder(Path(name)).has_student() or name.endswith(".safetensors"):
         return RUN, name
+    if name.endswith(".py"):  # its functions are listed
+        return FILE, f"{name}:"
     source, _, rest = name.partition(":")
     return source, rest
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,13 +28,29 @@ def function_in(path: Path, function: str) -> Any:
     """A function of a Python file, which is run: only for files that the user names.
 
     The file may import what lies beside it, as a script may.
+
+    Raises:
+        ValueError: There is no such file or function, or running the file fails.
     """
     if not path.is_file():
-        raise ValueError(f"no file {path}, in which {function} should be")
-    module = _imported(path.resolve())
-    if not hasattr(module, function):
-        raise ValueError(f"{path} has no function {function!r}")
+        raise ValueError(f"no file {path}, in which {function or 'a function'} should be")
+    try:
+        module = _imported(path.resolve())
+    except Exception as error:  # of the user's own code
+        raise ValueError(f"{path} cannot be run: {_told(error, path)}") from error
+    if not callable(getattr(module, function, None)):
+        parts = ast.parse(path.read_bytes()).body
+        own = ", ".join(part.name for part in parts if isinstance(part, ast.FunctionDef | ast.ClassDef)) or "none"
+        what = f"has no function {function!r}" if function else f"is a file: write {path}:FUNCTION"
+        raise ValueError(f"{path} {what}; in it are: {own}")
     return getattr(module, function)
+
+
+def _told(error: Exception, path: Path) -> str:
+    """The error and the last line of the file from which it came; a syntax error says its own."""
+    lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == str(path.resolve())]
+    where = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def _imported(path: Path) -> ModuleType:
@@ -56,17 +74,24 @@ def model_at(name: str, classes: int) -> nn.Module:
     """What the function at ``FILE.py:FUNCTION`` makes, called with ``num_classes=`` where it takes that.
 
     Raises:
-        ValueError: There is no such function, or it gives no module.
+        ValueError: There is no such function, it has to be called otherwise, fails, or gives no module.
     """
     file, function = file_and_name(name)
     make = function_in(Path(file), function)
-    parameters = inspect.signature(make).parameters.values()
-    takes = any(each.name == "num_classes" or each.kind is each.VAR_KEYWORD for each in parameters)
+    signature = inspect.signature(make)
+    takes = any(each.name == "num_classes" or each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+    given = {"num_classes": classes} if takes else {}
     try:
-        model = make(num_classes=classes) if takes else make()
-    except Exception as error:
-        error.add_note(f"raised by {name}, which should make the model")
-        raise
+        signature.bind(**given)
+    except TypeError:
+        raise ValueError(
+            f"{name} takes {signature}, but is called with num_classes={classes} alone: call the number of classes "
+            "num_classes, and give every other parameter a default"
+        ) from None
+    try:
+        model = make(**given)
+    except Exception as error:  # of the user's own code
+        raise ValueError(f"{name}, which should make the model, failed: {_told(error, Path(file))}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} gives a {type(model).__name__}; it should give an nn.Module")
     return model
