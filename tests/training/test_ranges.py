@@ -19,8 +19,19 @@ WRONG = {
 }
 
 
-def test_every_number_of_a_budget_has_a_range_but_the_seed():
-    assert NUMBERS - {"seed"} <= RANGES.keys()
+def test_every_number_of_a_budget_has_a_range():
+    assert RANGES.keys() >= NUMBERS
+
+
+def test_a_number_without_end_is_told_to_be_finite():
+    with pytest.raises(ValueError, match="learning_rate is inf; it must be finite and above 0"):
+        Budget(learning_rate=float("inf"))
+
+
+def test_a_seed_that_torch_does_not_take_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"seed is 99999999999999999999999; it must be .*at most 1\.84467e"):
+        Budget(seed=99999999999999999999999)
+    assert Budget(seed=2**64 - 1).seed == 2**64 - 1
 
 
 @pytest.mark.parametrize(("name", "value"), [*WRONG.items(), ("learning_rate", float("nan")), ("clip", -1.0)])

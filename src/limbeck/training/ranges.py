@@ -45,6 +45,7 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("sample", "multiple", "slice_patience", "depth"), AT_LEAST_ONE),
     **dict.fromkeys(("slice_epochs", "global_epochs", "pictures"), NOT_NEGATIVE),
     **dict.fromkeys(("labelled_share", "label_smoothing"), SHARE_BELOW_ONE),
+    "seed": Range(-(2**63), 2**64 - 1),  # which torch takes
     "ratio": Range(0, 1, without_low=True, without_high=True),
     "clip": Range(0, without_low=True, otherwise=", or None for no clipping"),
     "ema": Range(0, 1, without_low=True, without_high=True),
@@ -63,4 +64,5 @@ def check_ranges(options: Mapping[str, Any]) -> None:
         values = value if isinstance(value, tuple) else (value,)
         numbers = [each for each in values if isinstance(each, int | float)]
         if name in RANGES and not all(number in RANGES[name] for number in numbers):
-            raise ValueError(f"{name} is {value}; it must be {RANGES[name]}")
+            finite = "" if all(math.isfinite(number) for number in numbers) else "finite and "
+            raise ValueError(f"{name} is {value}; it must be {finite}{RANGES[name]}")
