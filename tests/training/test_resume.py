@@ -141,6 +141,14 @@ def test_a_run_that_fails_at_its_first_step_is_started_again_by_the_corrected_co
     assert train(alone(epochs=1), tmp_path).finished
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("place", ["file", "file/run"])
+def test_a_folder_that_cannot_be_made_is_refused_in_a_dry_run_too(tmp_path, dry_run, place):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"file is a file; choose another --out"):
+        train(alone(), tmp_path / place, RunOptions(dry_run=dry_run))
+
+
 def test_a_dry_run_says_what_would_be_done_and_leaves_nothing(tmp_path, capsys):
     report = train(alone(), tmp_path / "run", RunOptions(dry_run=True))
     assert not report.finished

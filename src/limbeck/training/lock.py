@@ -13,6 +13,19 @@ from typing import IO
 from limbeck.models.run_folder import RunFolder
 
 
+def check_place(folder: RunFolder) -> None:
+    """Look whether the folder can be made and written to, without making it.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    place = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise ValueError(f"{folder} cannot be a folder, since {place} is a file; choose another --out")
+    if not os.access(place, os.W_OK):
+        raise ValueError(f"{folder} cannot be written, since {place} is not writable; choose another --out")
+
+
 @contextmanager
 def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
     """Hold a run folder, which is made if need be; if nothing came to lie in it, it is removed afterwards.

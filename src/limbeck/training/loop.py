@@ -11,7 +11,7 @@ from limbeck.models.run_folder import RunFolder
 from limbeck.training.devices import make_accelerator
 from limbeck.training.display import Display
 from limbeck.training.loaders import telling_of_workers
-from limbeck.training.lock import held
+from limbeck.training.lock import check_place, held
 from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Recipe
 from limbeck.training.report import Report
@@ -42,11 +42,12 @@ def train(
         quiet: Show nothing but how far it is.
 
     Raises:
-        ValueError: The run folder holds a run already and is not to be resumed, or is to be resumed as another, or the
-            preflight found something.
+        ValueError: The run folder holds a run already and is not to be resumed, or is to be resumed as another, or
+            cannot be made, or the preflight found something.
         FloatingPointError: A loss was not finite.
         OSError: The disk did not take a file, a loader process was killed, or another process holds the folder.
     """
+    check_place(RunFolder(run))
     accelerator, folder = make_accelerator(recipe.budget, run, options), RunFolder(run)
     first, title = accelerator.is_main_process, run.name if quiet else ""
     writes = first and not options.dry_run
