@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from limbeck import Distiller, Layer, Match, conv1x1, first, prepare_teacher, unhook
+from limbeck.core.distiller import Distilled
 from limbeck.criteria import KD, ChannelTransform
 from tests.networks import Block, compiled, convnet, images
 
@@ -495,3 +496,7 @@ def test_norms_that_do_not_know_their_channels_yet_are_built_by_the_example():
     student = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.ReLU())
     distiller = distiller_of(Match("2", "body", ChannelTransform()), student=student)
     assert distiller(images()).loss > 0
+
+
+def test_the_loss_of_no_matches_is_0():
+    assert torch.equal(Distilled(None, {}).loss, torch.tensor(0.0))

@@ -41,8 +41,8 @@ class Distilled(NamedTuple):
 
     @property
     def loss(self) -> Tensor:
-        """The sum of the losses, to be added to the student's own."""
-        return torch.stack(list(self.losses.values())).sum()
+        """The sum of the losses, to be added to the student's own; 0 of none."""
+        return torch.stack(list(self.losses.values())).sum() if self.losses else torch.zeros(())
 
 
 class Distiller(nn.Module):
