@@ -264,6 +264,7 @@ def test_a_criterion_of_ones_own_is_named_by_its_file(tmp_path):
     ("method", "options", "message"),
     [
         ("CDW", {}, "no method 'CDW', did you mean CWD"),
+        ("kd", {}, "no method 'kd', did you mean KD"),
         ("nothing at all", {}, "no method 'nothing at all'; there are ChannelTransform, KD"),
         ("KD:temprature=2", {}, "KD has no option 'temprature'; it has temperature, standardise"),
         ("KD:2", {}, "KD:2: options are written KD:option=value"),

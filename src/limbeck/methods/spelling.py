@@ -70,8 +70,9 @@ def weight_of(spec: float | str) -> Weight:
 
 def known(name: str, names: Mapping[str, Any], kind: str) -> str:
     if name not in names:
-        nearest = get_close_matches(name, names, n=1, cutoff=0.5)
-        meant = f", did you mean {nearest[0]}?" if nearest else ";"
+        by_lower = {each.lower(): each for each in names}
+        nearest = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+        meant = f", did you mean {by_lower[nearest[0]]}?" if nearest else ";"
         raise ValueError(f"no {kind} {name!r}{meant} there are {', '.join(names)}")
     return name
 
