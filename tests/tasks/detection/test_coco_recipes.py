@@ -97,7 +97,7 @@ def test_the_backbone_starts_from_the_classifier_and_its_norms_stay(small, coco,
 @pytest.mark.parametrize("head", KINDS.values())
 def test_the_budget_is_of_24_epochs_with_two_steps_down(head):
     recipe = RECIPES / f"coco_{head}101_{head}50.py"
-    budget = function_in(recipe, "BUDGET")
+    budget = function_in(recipe, "alone").__globals__["BUDGET"]
     per_epoch = TRAINING_IMAGES // budget.batch_size
     steps = 24 * per_epoch
     assert (budget.epochs, budget.batch_size) == (24, 16)
@@ -110,5 +110,5 @@ def test_the_budget_is_of_24_epochs_with_two_steps_down(head):
 @pytest.mark.parametrize(("head", "masks"), [("fasterrcnn", False), ("maskrcnn", True)])
 def test_student_and_teacher_are_those_of_the_paper_s_experiment(head, masks):
     recipe = RECIPES / f"coco_{head}101_{head}50.py"
-    assert function_in(recipe, "STUDENT") == f"torchvision:{head}/timm:resnet50"
-    assert function_in(recipe, "TEACHER") == f"torchvision:{head}/timm:resnet101"
+    assert function_in(recipe, "alone").__globals__["STUDENT"] == f"torchvision:{head}/timm:resnet50"
+    assert function_in(recipe, "alone").__globals__["TEACHER"] == f"torchvision:{head}/timm:resnet101"

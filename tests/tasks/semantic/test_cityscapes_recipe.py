@@ -152,7 +152,7 @@ def test_the_nets_have_a_stride_of_eight_and_two_heads(name, width, channels):
 
 
 def test_the_budget_is_of_40000_steps_and_poly():
-    budget = function_in(RECIPE, "BUDGET")
+    budget = function_in(RECIPE, "alone").__globals__["BUDGET"]
     steps_per_epoch = TRAINING_IMAGES // budget.batch_size
     steps = budget.epochs * steps_per_epoch
     assert budget.batch_size == 8
