@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -44,13 +43,19 @@ def read_image(path: Path) -> Tensor:
 
 
 def pil_to_tensor(image: Image.Image) -> Tensor:
-    """The pixels (C, H, W) of an image; torchvision's function does the same, but takes as long to import as torch."""
-    return torch.from_numpy(np.array(image)).view(image.height, image.width, -1).permute(2, 0, 1)
+    """The pixels (C, H, W) of an image, by torchvision: imported here, since that takes as long as importing torch."""
+    from torchvision.transforms.v2 import functional
+
+    pixels: Tensor = functional.pil_to_tensor(image)
+    return pixels
 
 
 def to_pil_image(pixels: Tensor) -> Image.Image:
-    """An image from its pixels (3, H, W) uint8."""
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy(force=True))
+    """An image from its pixels (3, H, W) uint8, likewise."""
+    from torchvision.transforms.v2 import functional
+
+    image: Image.Image = functional.to_pil_image(pixels)
+    return image
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -69,12 +69,14 @@ def colours(classes: int) -> list[tuple[int, int, int]]:
 
 def side_by_side(panels: Panels) -> Image.Image:
     """Panels (3, H, W) in a row, each below its title."""
+    from torchvision.transforms.v2.functional import resize  # takes as long to import as torch
+
     height, width = next(iter(panels.values())).shape[1:]
     sheet = Image.new("RGB", (width * len(panels), height + TITLE), "white")
     draw = drawing_on(sheet, "".join(panels))
     for index, (title, panel) in enumerate(panels.items()):
-        picture = to_pil_image(panel).resize((width, height), Image.Resampling.BILINEAR)
-        sheet.paste(picture, (index * width, TITLE))
+        shown = panel if panel.shape[1:] == (height, width) else resize(panel, [height, width])
+        sheet.paste(to_pil_image(shown), (index * width, TITLE))
         letters = max(1, int(width / draw.textlength("n")) - 1)
         draw.text((index * width + 4, 2), title[-letters:], fill="black")  # of a path, the end tells most
     return sheet
