@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 from torch import Tensor
 
-
-class Described(Protocol):
-    """Images and what is known of them."""
-
-    def facts(self) -> Iterator[Path | Tensor | str]: ...
+from limbeck.data.index import stamp
+from limbeck.data.parts import Samples
 
 
-def contents(train: Described, val: Described) -> dict[str, str]:
+def contents(train: Samples, val: Samples) -> dict[str, str]:
     """Names and bytes of the files, and the annotations, of training and validation images."""
     parts = {"training data (names, bytes and annotations)": train, "validation data (likewise)": val}
     return {name: hashed(images.facts()) for name, images in parts.items()}
@@ -32,16 +27,10 @@ def hashed(facts: Iterable[Path | Tensor | str]) -> str:
     digest = hashlib.blake2b(digest_size=6)
     for fact in facts:
         if isinstance(fact, Path):
-            digest.update(f"{fact.parent.name}/{fact.name} {_bytes(fact)}\n".encode("utf-8", "surrogateescape"))
+            size, _ = stamp(str(fact)) or (None, None)  # of what is gone, which is told elsewhere
+            digest.update(f"{fact.parent.name}/{fact.name} {size}\n".encode("utf-8", "surrogateescape"))
         elif isinstance(fact, Tensor):
             digest.update(fact.numpy().tobytes())
         else:
             digest.update(f"{fact}\n".encode())
     return digest.hexdigest()
-
-
-def _bytes(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:  # what is bad is found, and told, elsewhere
-        return -1

@@ -34,17 +34,17 @@ def sizes_of(paths: Sequence[Path], folder: Path) -> list[Size | str]:
     file = index_of(folder)
     known = _remembered(file)
     names = [str(path) for path in paths]
-    stamps = {name: _stamp(name) for name in names}
+    stamps = {name: stamp(name) for name in names}
     found = {name: entry for name in stamps if (entry := known.get(name)) and entry[:2] == stamps[name]}
     new = [name for name in stamps if name not in found]
     wrong: dict[str, str] = {}
     try:
         for name, size in zip(new, track(_looked_at(new), f"checking images of {folder}", len(new)), strict=True):
-            stamp = stamps[name]
-            if isinstance(size, str) or stamp is None:
+            stamped = stamps[name]
+            if isinstance(size, str) or stamped is None:
                 wrong[name] = str(size)
             else:
-                found[name] = [*stamp, *size]
+                found[name] = [*stamped, *size]
     finally:  # after an interruption too
         if len(new) >= WORTH:
             _remember(file, known | found)
@@ -79,7 +79,8 @@ def _looked_at(names: Sequence[str]) -> Iterator[Size | str]:
             yield from pool.map(look, map(Path, names[start : start + AT_ONCE]))
 
 
-def _stamp(name: str) -> list[int] | None:
+def stamp(name: str) -> list[int] | None:
+    """A file's size in bytes and its time of change in nanoseconds; ``None`` where it is gone."""
     try:
         status = os.stat(name)
     except OSError:

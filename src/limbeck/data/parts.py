@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
+from torch import Tensor
+
 Part = Literal["train", "val", "test"]
 HeldOut = Literal["val", "test"]
 NAMES: dict[Part, tuple[str, ...]] = {
@@ -57,7 +59,8 @@ def is_hidden(name: str) -> bool:
 
 def folders_in(folder: Path) -> list[Path]:
     """The folders in a folder, but for hidden ones, by name."""
-    return sorted(each for each in folder.iterdir() if each.is_dir() and not is_hidden(each.name))
+    with os.scandir(folder) as entries:  # which tells folders without a look at each file
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not is_hidden(entry.name))
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -89,6 +92,9 @@ class Samples(Protocol):
     def origin(self) -> str: ...
 
     def __len__(self) -> int: ...
+
+    def facts(self) -> Iterator[Path | Tensor | str]:
+        """What tells them from others."""
 
 
 S = TypeVar("S", bound=Samples)
