@@ -64,15 +64,14 @@ def distill_slices(
     if inputs == "compressed" and (cache is not None or processes.count > 1):
         raise ValueError("slices fed by the compressed network follow each other: train them on one process, uncached")
     mine = paths
+    costs = _costs(original, paths, next(iter(data))) if cache is not None or processes.count > 1 else {}
     if cache is None and processes.count > 1:
-        shares = share_out(_costs(original, paths, next(iter(data))), processes.count)
-        mine = [paths[index] for index in shares[processes.rank]]
+        mine = [paths[index] for index in share_out(list(costs.values()), processes.count)[processes.rank]]
     training = SliceTraining(original, compressed.model, mine, inputs=inputs, rate=rate, patience=patience)
     if cache is None:
         _train(training, data, epochs, say)
         trained = training.trainers
     else:
-        costs = dict(zip(paths, _costs(original, paths, next(iter(data))), strict=True))
         longest_first = sorted(paths, key=costs.__getitem__, reverse=True)  # so that the processes end together
         trained = train_cached(training, Cache(Path(cache), longest_first), data, epochs, processes, say)
     errors = _exchange(compressed.model, trained, processes)
@@ -93,10 +92,10 @@ def _train(training: SliceTraining, data: Batches, epochs: int, say: Callable[[s
             return
 
 
-def _costs(original: nn.Module, paths: Sequence[str], example: Example) -> list[float]:
+def _costs(original: nn.Module, paths: Sequence[str], example: Example) -> dict[str, float]:
     """The multiplications of each slice."""
     flops = flops_by_module(original, example)
-    return [float(flops.get(path, 0)) for path in paths]
+    return {path: float(flops.get(path, 0)) for path in paths}
 
 
 def _exchange(model: nn.Module, trained: Mapping[str, SliceTrainer], processes: Processes) -> dict[str, float]:
