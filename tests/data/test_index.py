@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from limbeck.data import index
-from limbeck.data.index import index_of, look, sizes_of
+from limbeck.data.index import check_image, index_of, sizes_of
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def looked(monkeypatch):
 
     def note(path):
         names.append(path.name)
-        return look(path)
+        return check_image(path)
 
-    monkeypatch.setattr(index, "look", note)
+    monkeypatch.setattr(index, "check_image", note)
     return names
 
 
@@ -32,9 +32,9 @@ def looked(monkeypatch):
 def test_an_image_that_breaks_off_is_found_by_its_pixels(tmp_path, form):
     path = tmp_path / "image"
     Image.effect_noise((60, 50), 50).convert("RGB").save(path, form)
-    assert look(path) == (50, 60)
+    assert check_image(path) == (50, 60)
     path.write_bytes(path.read_bytes()[:-400])
-    assert "image cannot be read as an image" in look(path)
+    assert "image cannot be read as an image" in check_image(path)
 
 
 def test_sound_images_are_decoded_once_and_again_when_they_change(paths, looked, tmp_path):

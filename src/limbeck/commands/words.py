@@ -57,8 +57,8 @@ def check(words: Sequence[str], known: Collection[str], repeated: Collection[str
         raise ValueError(f"no option --{unknown[0]}; {f'did you mean {hint}?' if hint else '--help lists them'}")
     if unknown:
         hints = [(name, _nearest(name, known)) for name in unknown]
-        told = ", ".join(f"--{name}" + (f" (did you mean {hint}?)" if hint else "") for name, hint in hints)
-        raise ValueError(f"no options {told}; --help lists them")
+        options = ", ".join(f"--{name}" + (f" (did you mean {hint}?)" if hint else "") for name, hint in hints)
+        raise ValueError(f"no options {options}; --help lists them")
     if twice := [name for name, count in Counter(names).items() if count > 1 and name not in repeated]:
         raise ValueError(f"--{twice[0]} is there twice; which one is meant?")
 

@@ -74,13 +74,13 @@ class Cache:
         shutil.rmtree(self.folder)
 
     def _calls(self, runs: Runs, batch: Any) -> dict[str, list[tuple[Call, Any]]]:
-        taken: dict[str, Call] = {}
+        inputs: dict[str, Call] = {}
         calls: dict[str, list[tuple[Call, Any]]] = {path: [] for path in self.slices}
 
         def keep(path: str, output: Any) -> None:
-            calls[path].append(tree_map_only(Tensor, Tensor.cpu, (taken.pop(path), copied(output))))
+            calls[path].append(tree_map_only(Tensor, Tensor.cpu, (inputs.pop(path), copied(output))))
 
-        runs.run(self.slices, batch, before=taken.__setitem__, after=keep)
+        runs.run(self.slices, batch, before=inputs.__setitem__, after=keep)
         return calls
 
     def _check_space(self, runs: Runs, data: Batches, say: Say) -> None:

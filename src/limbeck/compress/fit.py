@@ -118,7 +118,7 @@ def fit_in_sequence(
         data: Gone over twice for each layer, as far as that layer.
         say: Told of each layer.
     """
-    found, apart = {}, parts_after_selection(model)
+    found, excepted = {}, parts_after_selection(model)
     for number, (path, each) in enumerate(ranks.items(), 1):
         say(f"layer {number} of {len(ranks)}: {path}")
         layer = model.get_submodule(path)
@@ -127,7 +127,7 @@ def fit_in_sequence(
             for batch in data:
                 targets = inputs_and_outputs(model, path, batch, calls[path])
                 inputs = targets
-                if not is_within(path, apart):
+                if not is_within(path, excepted):
                     inputs = inputs_and_outputs(compressed, path, batch, calls[path])
                 for (_, y), (x, _) in zip(targets, inputs, strict=True):
                     fit.see(x, y)

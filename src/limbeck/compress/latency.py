@@ -54,7 +54,7 @@ def _keep(seen: list[Tensor]) -> Callable[[Tensor, Tensor], None]:
 
 def _microseconds(layer: nn.Module, x: Tensor, curve: Curve) -> Tensor:
     """What each candidate takes: the layer as it is, measured; of the others, those that stand for their kind."""
-    taken = torch.empty(len(curve.ranks), dtype=torch.float64)
+    microseconds = torch.empty(len(curve.ranks), dtype=torch.float64)
     kinds: dict[tuple[bool, bool], list[int]] = {}
     for index, (inner, outer) in enumerate(curve.ranks):
         kinds.setdefault((inner is None, outer is None), []).append(index)
@@ -65,8 +65,8 @@ def _microseconds(layer: nn.Module, x: Tensor, curve: Curve) -> Tensor:
         points = [float(curve.cost[index]) for index in chosen]
         values = [1e6 * _seconds_of(layer, curve.ranks[index], x) for index in chosen]
         for index in indices:
-            taken[index] = interpolated(float(curve.cost[index]), points, values)
-    return taken
+            microseconds[index] = interpolated(float(curve.cost[index]), points, values)
+    return microseconds
 
 
 def _seconds_of(layer: nn.Module, ranks: Ranks, x: Tensor) -> float:

@@ -165,18 +165,18 @@ class SliceTraining:
         self, active: Mapping[str, SliceTrainer], batch: Example, targets: Mapping[str, list[Any]]
     ) -> None:
         """Keep what the original's slices give where targets are asked for; of the others, the twins learn at once."""
-        taken: dict[str, Call] = {}
+        calls: dict[str, Call] = {}
         learn_at_once = active.keys() - targets.keys()
 
         def enter(path: str, inputs: Call) -> None:
             if path in learn_at_once:
-                taken[path] = inputs
+                calls[path] = inputs
 
         def leave(path: str, output: Any) -> None:
             if path not in learn_at_once:
                 targets[path].append(copied(output))
                 return
-            args, kwargs = taken.pop(path)
+            args, kwargs = calls.pop(path)
             with torch.enable_grad():
                 active[path].step(active[path].module(*args, **kwargs), output)
 

@@ -69,10 +69,10 @@ def check_models(student: nn.Module, teacher: nn.Module) -> None:
                 f"the {role} has weights on the meta device, but the example has to run; give it real ones first: "
                 f"{role}.to_empty(device=...), then {role}.load_state_dict(...)"
             )
-    if taken := {"truth", "teacher_inputs"} & signature(student.forward).parameters.keys():
+    if reserved := {"truth", "teacher_inputs"} & signature(student.forward).parameters.keys():
         raise ValueError(
-            f"the student has arguments of its own called {sorted(taken)}, which the Distiller keeps for itself; wrap "
-            "it in a module whose arguments have other names"
+            f"the student has arguments of its own called {sorted(reserved)}, which the Distiller keeps for itself; "
+            "wrap it in a module whose arguments have other names"
         )
 
 

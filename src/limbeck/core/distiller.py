@@ -140,7 +140,7 @@ class Distiller(nn.Module):
             teacher_inputs: Inputs of the teacher where they differ from the student's, such as another image size.
         """
         if not torch.compiler.is_compiling() and self._first_steps and self.training and torch.is_grad_enabled():
-            goes_on = self._first_steps.look(self.student, self.matches)
+            goes_on = self._first_steps.check(self.student, self.matches)
             self._first_steps = self._first_steps if goes_on else None
         run = self._compare
         if self._automatic and torch.is_grad_enabled():

@@ -35,7 +35,7 @@ def telling(example: Example, role: str, model: nn.Module, own: str = "example",
         yield
     except Exception as error:
         what = f"a {type(model).__name__}{_on(model)}"
-        note = f"while the {role}, {what}, was called with {own}, which is {_told(example)}"
+        note = f"while the {role}, {what}, was called with {own}, which is {_describe(example)}"
         if isinstance(example, list):
             note += f": positional arguments; for a model that takes a list pass {own}=([...],)"
         error.add_note(note)
@@ -44,16 +44,16 @@ def telling(example: Example, role: str, model: nn.Module, own: str = "example",
 
 def _check_arguments(example: Example, role: str, model: nn.Module, own: str, remedy: str) -> None:
     try:
-        taken = signature(model.forward)
+        expected = signature(model.forward)
     except (TypeError, ValueError):  # not every callable tells
         return
     named = example if isinstance(example, Mapping) else {}
     positional = () if isinstance(example, Mapping) else (example,) if isinstance(example, Tensor) else example
     try:
-        taken.bind(*positional, **named)
+        expected.bind(*positional, **named)
     except TypeError as error:
         raise TypeError(
-            f"{own} is {_told(example)}, but the {role} takes {type(model).__name__}.forward{taken} ({error}); "
+            f"{own} is {_describe(example)}, but the {role} takes {type(model).__name__}.forward{expected} ({error}); "
             f"pass what it is called with and nothing else, without labels, as {own}=(images,){remedy}"
         ) from None
 
@@ -65,14 +65,14 @@ def _on(model: nn.Module) -> str:
     return where if weight.dtype == torch.float32 else f" in {str(weight.dtype).removeprefix('torch.')}{where}"
 
 
-def _told(value: Any) -> str:
+def _describe(value: Any) -> str:
     """An example in words, with the shapes of its tensors."""
     if isinstance(value, Tensor):
         where = "" if value.device.type == "cpu" else f" on {value.device}"
         return f"a Tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}{where}"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {_told(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key!r}: {_describe(each)}" for key, each in value.items()) + "}"
     if isinstance(value, tuple | list):
-        told = ", ".join(map(_told, value[:4])) + (", ..." if len(value) > 4 else "")
-        return f"({told}{',' * (len(value) == 1)})" if isinstance(value, tuple) else f"[{told}]"
+        items = ", ".join(map(_describe, value[:4])) + (", ..." if len(value) > 4 else "")
+        return f"({items}{',' * (len(value) == 1)})" if isinstance(value, tuple) else f"[{items}]"
     return f"{value!r:.60}"

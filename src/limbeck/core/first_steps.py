@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from limbeck.core.match import Match
 
 STEPS = 8  # of the optimizer, that change the student and not one weight beside it: by then these are left out
-LOOKS = 256  # at most, of which several may be of one step, where gradients are accumulated
+CHECKS = 256  # at most, of which several may be of one step, where gradients are accumulated
 UNCOUNTED = 64  # looks after which values are compared: torch does not count the changes of a fused optimizer
 
 
@@ -42,16 +42,16 @@ class FirstSteps:
 
     def __init__(self, student: nn.Module, matches: Iterable[Match]):
         self._seen = [_version(student), _version(*_meant(matches))]
-        self._alone = self._looks = 0
-        self._norms: list[list[Tensor]] = []  # at the first look
+        self._alone = self._checks = 0
+        self._norms: list[list[Tensor]] = []  # at the first check
 
-    def look(self, student: nn.Module, matches: Sequence[Match]) -> bool:
-        """Look at the changes of each weight, which torch counts; whether further steps are to be looked at."""
+    def check(self, student: nn.Module, matches: Sequence[Match]) -> bool:
+        """Check the changes of each weight, which torch counts; whether further steps are to be checked."""
         now = [_version(student), _version(*_meant(matches))]
         changed = [before != after for before, after in zip(self._seen, now, strict=True)]
         self._seen = now
-        self._looks += 1
-        if changed[1] or not now[1] or self._looks > LOOKS:
+        self._checks += 1
+        if changed[1] or not now[1] or self._checks > CHECKS:
             return False
         self._alone += changed[0]
         if self._alone < STEPS and not self._alone_by_value(student, matches):
@@ -65,11 +65,11 @@ class FirstSteps:
         return False
 
     def _alone_by_value(self, student: nn.Module, matches: Sequence[Match]) -> bool:
-        """Whether the student alone has other weights than at first, by a look that comes late and once."""
-        if self._looks not in (1, UNCOUNTED):
+        """Whether the student alone has other weights than at first, by a check that comes late and once."""
+        if self._checks not in (1, UNCOUNTED):
             return False
         norms = [_norms(student), _norms(*_steady(matches))]
-        if self._looks == 1:
+        if self._checks == 1:
             self._norms = norms
             return False
         of_student, of_matches = (_differ(*pair) for pair in zip(self._norms, norms, strict=True))

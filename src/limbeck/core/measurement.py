@@ -56,24 +56,24 @@ class _Source:
     """A tensor that a layer returned. It is not held, or tensor and hook would keep each other."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self._taken: list[tuple[Tensor, Tensor]] = []  # sums of a match, gradient of its mark
+        self._parts: list[tuple[Tensor, Tensor]] = []  # sums of a match, gradient of its mark
         tensor.register_hook(self._take_all)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def take(self, sums: Tensor, unit: Tensor, gradient: Tensor, scaled: Tensor) -> None:
         sums[1] += (norm(gradient) * unit).square()
-        self._taken.append((sums, scaled))
+        self._parts.append((sums, scaled))
 
     @torch.no_grad()
     def _take_all(self, gradient: Tensor) -> None:
-        taken, self._taken = self._taken, []
-        if not taken:
+        parts, self._parts = self._parts, []
+        if not parts:
             return
         rest = gradient
-        for _, part in taken:
+        for _, part in parts:
             rest = rest - part
         square = norm(rest).square()
-        for sums in {id(sums): sums for sums, _ in taken}.values():
+        for sums in {id(sums): sums for sums, _ in parts}.values():
             sums[0] += square
 
 

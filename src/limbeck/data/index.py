@@ -51,7 +51,7 @@ def sizes_of(paths: Sequence[Path], folder: Path) -> list[Size | str]:
     return [wrong[name] if name in wrong else (found[name][2], found[name][3]) for name in names]
 
 
-def look(path: Path) -> Size | str:
+def check_image(path: Path) -> Size | str:
     """Height and width of an image that can be decoded, or what is wrong with it."""
     try:
         with opened(path) as image:
@@ -76,7 +76,7 @@ def index_of(folder: Path) -> Path:
 def _looked_at(names: Sequence[str]) -> Iterator[Size | str]:
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(names), AT_ONCE):
-            yield from pool.map(look, map(Path, names[start : start + AT_ONCE]))
+            yield from pool.map(check_image, map(Path, names[start : start + AT_ONCE]))
 
 
 def stamp(name: str) -> list[int] | None:

@@ -73,11 +73,11 @@ def in_order_of(expected: Outputs, given: Outputs) -> Outputs:
     """
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-    apart = [
+    distances = [
         torch.cdist(value / _magnitude(value), given[name] / _magnitude(value), p=float("inf"))
         for name, value in expected.items()
     ]
-    cost = torch.stack(apart).amax(0).nan_to_num(1e6, 1e6)
+    cost = torch.stack(distances).amax(0).nan_to_num(1e6, 1e6)
     places = torch.stack([torch.from_numpy(linear_sum_assignment(each.numpy())[1]) for each in cost])
     return {name: value.gather(1, places[..., None].expand_as(value)) for name, value in given.items()}
 

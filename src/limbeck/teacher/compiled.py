@@ -45,8 +45,8 @@ def part_to_compile(model: nn.Module, paths: Sequence[str], args: tuple[Any, ...
     cannot drop what nobody needs.
     """
     for path in ("", *holders(paths)):
-        taken = inputs_of(model, path, args, kwargs)
-        if taken and not any(isinstance(value, list | tuple | dict) for value in (*taken[0], *taken[1].values())):
+        inputs = inputs_of(model, path, args, kwargs)
+        if inputs and not any(isinstance(value, list | tuple | dict) for value in (*inputs[0], *inputs[1].values())):
             return path
     return ""
 
@@ -66,10 +66,10 @@ def inputs_of(model: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[s
     """What a submodule is called with in a forward pass, which stops there; ``None`` if it is not called."""
     if not path:
         return args, kwargs
-    taken: list[Inputs] = []
+    inputs: list[Inputs] = []
 
     def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        taken.append((args, kwargs))
+        inputs.append((args, kwargs))
         raise _Entered
 
     hook = find(model, path).register_forward_pre_hook(stop, with_kwargs=True)
@@ -79,7 +79,7 @@ def inputs_of(model: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[s
         pass
     finally:
         hook.remove()
-    return taken[0] if taken else None
+    return inputs[0] if inputs else None
 
 
 class _Entered(BaseException):  # not Exception: a model may catch those

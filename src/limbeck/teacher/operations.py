@@ -27,12 +27,12 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         operation = Operation(func.name(), args)
-        taken = set()
+        read = set()
         for tensor in tensors_in((args, kwargs)):
-            taken.add(_storage(tensor))
+            read.add(_storage(tensor))
             self._on[_storage(tensor)].append((_memory(tensor), operation))
         for tensor in tensors_in(output):
-            if _storage(tensor) not in taken:  # neither a view nor changed in place: what had this memory is gone
+            if _storage(tensor) not in read:  # neither a view nor changed in place: what had this memory is gone
                 self._on[_storage(tensor)] = []
         return output
 
@@ -41,8 +41,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         memory = _memory(tensor)
         return [
             operation
-            for taken, operation in self._on[_storage(tensor)]
-            if taken.start < memory.stop and memory.start < taken.stop
+            for used, operation in self._on[_storage(tensor)]
+            if used.start < memory.stop and memory.start < used.stop
         ]
 
 

@@ -17,7 +17,7 @@ from limbeck.core.match import Match
 from limbeck.core.modules import Example, call, evaluating
 from limbeck.training.advice import advise_on_grids
 
-MOST_LAYERS = 6  # of a match, that are all told of
+MOST_LAYERS = 6  # of a match, that are all descriptions of
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def _check_gradients(match: Match, value: Tensor, features: Sequence[Tensor], we
 
 def _describe(layers: tuple[Layer, ...], features: Feature) -> str:
     shapes = [tuple(f.shape[1:]) for f in (features if isinstance(features, tuple) else (features,))]
-    told = [f"{layer} {shape}" for layer, shape in zip(layers, shapes, strict=True)]
-    if len(told) > MOST_LAYERS:
-        told[2:-1] = [f"... ({len(told)} in all)"]
-    return ", ".join(told)
+    descriptions = [f"{layer} {shape}" for layer, shape in zip(layers, shapes, strict=True)]
+    if len(descriptions) > MOST_LAYERS:
+        descriptions[2:-1] = [f"... ({len(descriptions)} in all)"]
+    return ", ".join(descriptions)
 
 
 def _grid(student: Feature, teacher: Feature) -> str:

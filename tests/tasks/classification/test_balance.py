@@ -7,7 +7,7 @@ from PIL import Image
 
 from limbeck.cli import main
 from limbeck.data.order import TrainOrder
-from limbeck.tasks.classification.balance import Balance, balance_of, told
+from limbeck.tasks.classification.balance import Balance, balance_of, describe_balance
 from limbeck.tasks.classification.dataset import UNLABELLED, Images
 from limbeck.tasks.classification.transforms import TrainImages
 from tests.places import ROOT
@@ -76,7 +76,7 @@ def test_images_without_a_class_and_weighed_classes_are_refused(labels, class_we
 
 def test_the_start_says_how_often_images_are_seen():
     every, each = "balanced: every class about 20 times an epoch", "each image of a (40 images) 0.5 times"
-    assert told(images()) == f"{every}, {each}, of d (3 images) 6.7 times"
+    assert describe_balance(images()) == f"{every}, {each}, of d (3 images) 6.7 times"
 
 
 def test_a_balanced_run_is_resumed_as_it_was(tmp_path, capsys):

@@ -85,24 +85,24 @@ def gains(rows: Rows, colour: str, x: str) -> Any:
 
 
 def heatmap(
-    rows: Rows, columns: Sequence[str], lines_: Sequence[str], titles: tuple[str, str, str], **look: Any
+    rows: Rows, columns: Sequence[str], lines_: Sequence[str], titles: tuple[str, str, str], **style: Any
 ) -> Any:
     """Squares coloured by ``value``, at ``column`` and ``line``.
 
     Args:
         titles: Of the columns, of the lines, and of the value.
-        look: ``form`` of the numbers, and ``scale`` of the colours.
+        style: ``form`` of the numbers, and ``scale`` of the colours.
     """
     x = alt.X("column:N", sort=list(columns), title=titles[0], axis=alt.Axis(labelAngle=-45, labelLimit=90, grid=False))
     y = alt.Y("line:N", sort=list(lines_), title=titles[1], axis=alt.Axis(labelLimit=90, grid=False))
     tooltip = [
         alt.Tooltip("line:N", title=titles[1]),
         alt.Tooltip("column:N", title=titles[0]),
-        alt.Tooltip("value:Q", title=titles[2], format=look["form"]),
+        alt.Tooltip("value:Q", title=titles[2], format=style["form"]),
     ]
-    legend = alt.Legend(title=titles[2], orient="top", gradientLength=140, gradientThickness=8, format=look["form"])
+    legend = alt.Legend(title=titles[2], orient="top", gradientLength=140, gradientThickness=8, format=style["form"])
     base = of(rows).encode(x=x, y=y, tooltip=tooltip)
-    cells = base.mark_rect(cornerRadius=2).encode(color=alt.Color("value:Q", scale=look["scale"], legend=legend))
+    cells = base.mark_rect(cornerRadius=2).encode(color=alt.Color("value:Q", scale=style["scale"], legend=legend))
     return sized(cells, height=max(80, min(520, 30 * len(lines_))))
 
 

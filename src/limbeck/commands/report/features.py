@@ -15,7 +15,7 @@ from torch import Tensor
 
 from limbeck.commands.report.charts import BLANK, COLOURS, heatmap, steps_apart
 from limbeck.commands.report.parts import Chart, Part, Pictures, Section
-from limbeck.commands.report.runs import Comparison, Run, apart
+from limbeck.commands.report.runs import Comparison, Run, without_common_words
 from limbeck.data.order import evenly
 
 MATCHES = 4  # that are drawn
@@ -102,7 +102,7 @@ def by_number(name: str) -> list[str | int]:
 def short(layers: Iterable[str]) -> dict[str, str]:
     """What layers are called beside each other: without the path that they share."""
     names = list(dict.fromkeys(layers))
-    return dict(zip(names, apart(names), strict=True))
+    return dict(zip(names, without_common_words(names), strict=True))
 
 
 def recorded(comparison: Comparison) -> Run | None:

@@ -182,7 +182,7 @@ def compared(folders: Iterable[Path]) -> Comparison:
         stem if stems.count(stem) == 1 else runs[0].name for stem, runs in zip(stems, grouped.values(), strict=True)
     ]
     ways = []
-    for name, runs in zip(apart(names), grouped.values(), strict=True):
+    for name, runs in zip(without_common_words(names), grouped.values(), strict=True):
         runs.sort(key=lambda run: run.seed)
         if len({run.seed for run in runs}) < len(runs):
             named = ", ".join(str(run.folder) for run in runs)
@@ -191,10 +191,10 @@ def compared(folders: Iterable[Path]) -> Comparison:
     return Comparison(sorted(ways, key=lambda way: way.is_distilled))
 
 
-def apart(names: list[str]) -> list[str]:
+def without_common_words(names: list[str]) -> list[str]:
     """Names without the words with which all of them begin.
 
-    >>> apart(["cells-alone", "cells-all-layers"]), apart(["alone"])
+    >>> without_common_words(["cells-alone", "cells-all-layers"]), without_common_words(["alone"])
     (['alone', 'all-layers'], ['alone'])
     """
     if len(names) < 2:

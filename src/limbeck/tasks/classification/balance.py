@@ -67,7 +67,7 @@ def balance_of(images: Images, class_weights: str, seed: int) -> Balance:
     return Balance(images.labels, seed)
 
 
-def told(images: Images) -> str:
+def describe_balance(images: Images) -> str:
     """What a user should know of how often images are seen."""
     counts = Counter(label for label in images.labels if label != UNLABELLED).most_common()
     each = sum(count for _, count in counts) / len(counts)

@@ -14,7 +14,7 @@ from limbeck.models.checkpoints import load_weights
 from limbeck.models.model import Model
 from limbeck.models.scores import check_scores
 from limbeck.models.teachers import build_teacher, check_teacher_classes, load_teacher
-from limbeck.tasks.classification.balance import balance_of, told
+from limbeck.tasks.classification.balance import balance_of, describe_balance
 from limbeck.tasks.classification.dataset import UNLABELLED, Images, first_of_each_class
 from limbeck.tasks.classification.folders import read_unlabelled
 from limbeck.tasks.classification.load import load_images
@@ -152,7 +152,7 @@ def _images(data: Data) -> tuple[Images, Images]:
             notes=[*train_images.notes, *further.notes, f"{len(further)} unlabelled images {further.origin}"],
         )
     if data.balance:
-        train_images.notes.append(told(train_images))
+        train_images.notes.append(describe_balance(train_images))
     return _with_share(train_images, data.labelled_share), val_images
 
 

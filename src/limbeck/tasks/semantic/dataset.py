@@ -101,12 +101,12 @@ def checked(masks: Masks, folder: Path) -> Masks:
     """
     sizes = sizes_of(masks.images, folder)
     with ThreadPoolExecutor() as pool:
-        found = pool.map(partial(_look, masks), range(len(masks)), sizes)
-        looks = list(track(found, f"checking masks of {folder}", len(masks)))
-    problems = [look for look in looks if isinstance(look, Problem)]
-    kept = [index for index, look in enumerate(looks) if not isinstance(look, Problem)]
+        found = pool.map(partial(_check_mask, masks), range(len(masks)), sizes)
+        results = list(track(found, f"checking masks of {folder}", len(masks)))
+    problems = [result for result in results if isinstance(result, Problem)]
+    kept = [index for index, result in enumerate(results) if not isinstance(result, Problem)]
     notes = left_out(problems, masks.on_bad, of=folder, some_left=bool(kept))
-    usable = [look for look in looks if not isinstance(look, Problem)]
+    usable = [result for result in results if not isinstance(result, Problem)]
     empty = [masks.masks[index].name for index, (_, labelled) in zip(kept, usable, strict=True) if not labelled]
     if len(empty) == len(kept):
         raise ValueError(
@@ -120,7 +120,7 @@ def checked(masks: Masks, folder: Path) -> Masks:
     )
 
 
-def _look(masks: Masks, index: int, size: tuple[int, int] | str) -> tuple[tuple[int, int], bool] | Problem:
+def _check_mask(masks: Masks, index: int, size: tuple[int, int] | str) -> tuple[tuple[int, int], bool] | Problem:
     """Height and width of a mask, and whether any pixel of it has a class."""
     if isinstance(size, str):
         return Problem("unreadable images", size)
