@@ -36,7 +36,8 @@ class Robustness:
     """Holds cifar10, camvid, bccd and coco128."""
     out: Path = Path("runs/robustness")
     methods: tuple[str, ...] = ("ChannelTransform",)
-    """As limbeck distill --method takes them, each with its own weight and layers; after an @, other layers."""
+    """As limbeck distill --method takes them, each with its own weight and layers; after an @, other layers, or the
+    path of a layer that both networks have."""
     seeds: tuple[int, ...] = (0, 1, 2)
     only: tuple[str, ...] = ()
     """Words, of which a cell's line has to hold one."""

@@ -17,6 +17,7 @@ from limbeck.training.recipe import Budget, Recipe
 from limbeck.training.usual import Optimizer
 
 NETS = Path(__file__).with_name("robustness_nets.py")
+GFL, DETR = (Path(__file__).with_name(name) for name in ("gfl.py", "detr.py"))
 CIFAR_NETS = Path(__file__).with_name("cifar_resnet.py")
 
 
@@ -50,9 +51,11 @@ class Set:
         if self.task == "classification":
             given.setdefault("size", self.size)
         if "teacher" in given:
-            given["matching"] = MatchOptions(method=(given.pop("method"),))
+            method, layers = given.pop("method"), given.pop("layers")
+            both = (layers,) if "." in (layers or "") else ()  # a layer's path, in either network
+            given["matching"] = MatchOptions(method=(method,), student_layer=both, teacher_layer=both)
             given["teacher_options"] = TeacherOptions(teacher_check=False)  # its own run has measured it
-            layers = given.pop("layers")
+            layers = None if both else layers
             given |= {"levels": LevelOptions(layers)} if module in (detection, instance) else {"layers": layers}
         return make(self._images(data), budget=budget, **given)
 
@@ -73,6 +76,7 @@ SETS = {
     "objects": Set("classification", "objects", "top1", 48, 60),
     "camvid": Set("semantic", "camvid", "miou", 12, 36, size=96),
     "bccd": Set("detection", "bccd", "box_ap", 12, 36, size=128),
+    "scenes": Set("detection", "scenes", "box_ap", 4, 12, size=64),
     "coco128": Set("instance", "coco128", "mask_ap", 24, 96, size=128),
 }
 
@@ -96,6 +100,10 @@ MODELS = {
     "fpn-mobilenetv3": "smp:FPN/tu-mobilenetv3_small_050",
     "fcos-resnet": f"{NETS}:fcos_resnet",
     "fcos-mobilenet": f"{NETS}:fcos_mobilenet",
+    "gfl-resnet": f"{GFL}:gfl_resnet",
+    "gfl-mobilenet": f"{GFL}:gfl_mobilenet",
+    "detr-large": f"{DETR}:detr_large",
+    "detr-small": f"{DETR}:detr_small",
     "maskrcnn-resnet": "torchvision:maskrcnn/timm:resnet10t",
     "maskrcnn-mobilenet": "torchvision:maskrcnn/timm:mobilenetv3_small_050",
 }
@@ -147,5 +155,8 @@ CELLS = [
     Cell("camvid", "fpn-resnet18", "fpn-mobilenetv3", "adamw"),
     Cell("cifar-10k", "resnet14x2", "resnet8", "adamw"),
     Cell("bccd", "fcos-resnet", "fcos-mobilenet", "adamw"),
+    Cell("scenes", "fcos-resnet", "fcos-mobilenet", "adamw"),
+    Cell("scenes", "gfl-resnet", "gfl-mobilenet", "adamw"),
+    Cell("scenes", "detr-large", "detr-small", "adamw"),
     Cell("coco128", "maskrcnn-resnet", "maskrcnn-mobilenet", "sgd"),
 ]

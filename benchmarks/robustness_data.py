@@ -7,10 +7,12 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from limbeck.tasks.classification.dataset import first_of_each_class
 from limbeck.tasks.classification.folders import read_folder
@@ -19,6 +21,7 @@ MOST = 600  # crops of one class, or blood cells would be red ones nearly all
 SMALLEST = 16  # pixels, of the shorter side of a crop
 FEWEST = 20  # training crops of a class
 PATCH, VOID = 24, 11  # half of a patch's side, in pixels; the first class that is none
+SCENE = 64  # pixels, of a side
 EACH = {"train": 120, "val": 60}  # patches of a class
 KINDS = {  # of COCO's objects, by their first category's id
     1: "person",
@@ -147,6 +150,32 @@ def patches(root: Path, out: Path) -> None:
                 image.crop((column - PATCH, row - PATCH, column + PATCH, row + PATCH)).save(path)
 
 
+def scenes(root: Path, out: Path) -> None:
+    """Noise with two to four digits of scikit-learn in it: easy enough for a transformer that learns from scratch."""
+    digits = load_digits()
+    random = Random(0)
+    for part, (first, last, count) in {"train": (0, 1400, 800), "test": (1400, len(digits.target), 200)}.items():
+        coco: dict[str, Any] = {"images": [], "annotations": []}
+        coco["categories"] = [{"id": digit, "name": str(digit)} for digit in range(10)]
+        (out / part).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            scene = Image.frombytes("L", (SCENE, SCENE), random.randbytes(SCENE**2)).point(lambda value: value // 3)
+            size = {"file_name": f"{index:04}.png", "width": SCENE, "height": SCENE}
+            coco["images"].append({"id": index, **size})
+            quarters = [(left, top) for left in (0, SCENE // 2) for top in (0, SCENE // 2)]
+            for left, top in random.sample(quarters, random.randint(2, 4)):
+                chosen, side = random.randrange(first, last), random.randint(16, SCENE // 2)
+                left, top = (start + random.randint(0, SCENE // 2 - side) for start in (left, top))
+                digit = Image.fromarray((digits.images[chosen] * 15).astype("uint8")).resize((side, side))
+                scene.paste(255, (left, top), digit)
+                box = {"bbox": [left, top, side, side], "category_id": int(digits.target[chosen])}
+                box |= {"id": len(coco["annotations"]), "image_id": index, "area": side**2, "iscrowd": 0}
+                coco["annotations"].append(box)
+            scene.convert("RGB").save(out / part / size["file_name"])
+        (out / "annotations").mkdir(exist_ok=True)
+        (out / "annotations" / f"{part}.json").write_text(json.dumps(coco))
+
+
 def link(path: Path, target: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -160,4 +189,5 @@ MAKE: dict[str, Callable[[Path, Path], None]] = {
     "cells": cells,
     "objects": objects,
     "patches": patches,
+    "scenes": scenes,
 }
