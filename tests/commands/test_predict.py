@@ -115,6 +115,10 @@ def test_what_cannot_be_predicted_says_why(photos, tmp_path, capsys):
         images_in([tmp_path / "nothing"])
     with pytest.raises(ValueError, match="would both be written as a"):
         images_in([photos, photos / "a.png"])
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "a.jp2").touch()
+    with pytest.raises(ValueError, match=r"others holds no image \(its files end in \.jp2\); the endings read are"):
+        images_in([tmp_path / "others"])
 
 
 def test_images_that_differ_in_their_ending_alone_keep_it(photos):

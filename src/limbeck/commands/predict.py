@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from limbeck.commands.words import Run
-from limbeck.data.images import EXTENSIONS, read_image, to_pil_image
+from limbeck.data.images import EXTENSIONS, no_image_in, read_image, to_pil_image
 from limbeck.data.parts import files_below
 from limbeck.data.problems import OnBadData
 from limbeck.data.progress import track
@@ -125,7 +125,7 @@ def images_in(paths: Sequence[Path]) -> dict[str, Path]:
             raise ValueError(f"no file or folder {path}")
         inside = [file for file in files_below(path) if file.suffix.lower() in EXTENSIONS] if path.is_dir() else [path]
         if not inside:
-            raise ValueError(f"{path} holds no image; the endings read are {' '.join(sorted(EXTENSIONS))}")
+            raise no_image_in(path)
         below = [file.relative_to(path) if path.is_dir() else Path(file.name) for file in inside]
         alike = Counter(each.with_suffix("") for each in below)
         for file, each in zip(inside, below, strict=True):

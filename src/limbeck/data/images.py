@@ -12,6 +12,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from limbeck.data.parts import files_below
+
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error)  # of damaged files
 TURNS = {  # by EXIF orientation: what makes the picture upright
@@ -90,6 +92,13 @@ def said_otherwise(path: Path, size: tuple[int, int], where: str) -> str:
         stored = orientation_of(image) >= 5 and size == (image.height, image.width)
     turned = "; it is turned as its EXIF orientation says: if it was annotated unturned, take out that tag"
     return what + turned * stored
+
+
+def no_image_in(folder: Path) -> ValueError:
+    """To be raised where no file below a folder has the ending of an image: which there are, and which are read."""
+    there = sorted({path.suffix for path in files_below(folder) if path.suffix})
+    what = f" (its files end in {', '.join(there[:5])})" if there else ""
+    return ValueError(f"{folder} holds no image{what}; the endings read are {' '.join(sorted(EXTENSIONS))}")
 
 
 def typical_size(paths: Sequence[Path]) -> tuple[int, int]:

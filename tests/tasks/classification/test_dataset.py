@@ -63,8 +63,14 @@ def test_files_that_are_no_images_are_counted(folder):
 
 def test_an_empty_class_names_its_folder(folder):
     (folder / "train" / "emu").mkdir()
-    with pytest.raises(ValueError, match=r"train/emu holds no readable image"):
+    with pytest.raises(ValueError, match=r"train/emu holds no image; the endings read are .*; fill or remove it"):
         load_images(str(folder))
+    (folder / "train" / "emu" / "0.heic").touch()
+    with pytest.raises(ValueError, match=r"train/emu holds no image \(its files end in \.heic\); the endings read"):
+        load_images(str(folder))
+    (folder / "train" / "emu" / "0.jpg").touch()
+    with pytest.raises(ValueError, match=r"train/emu holds no readable image"):
+        load_images(str(folder), on_bad="skip")
 
 
 def test_empty_missing_and_flat_folders_are_errors(tmp_path):
@@ -248,6 +254,7 @@ def test_labels_that_are_numbers_are_in_their_order(tmp_path):
     ("text", "words"),
     [
         ("", "is empty"),
+        ("path,label\n", "is empty"),
         ("a.png,cat\na.png\n", "line 2: 'a.png' has no label"),
         ("a.png,cat\nnone.png,dog\n", "line 2: there is no image none.png"),
     ],
@@ -257,6 +264,16 @@ def test_a_list_that_is_wrong_is_told_by_its_line(tmp_path, text, words):
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(ValueError, match=rf"train\.csv.*{words}"):
         read_list(tmp_path / "train.csv")
+
+
+def test_missing_images_of_a_list_are_left_out_if_so_wanted(tmp_path):
+    paint(tmp_path / "a.png")
+    paint(tmp_path / "b.png")
+    (tmp_path / "train.csv").write_text("a.png,cat\nnone.png,dog\nb.png,dog\nlost.png,cat\n")
+    images = read_list(tmp_path / "train.csv", on_bad="skip")
+    assert [item.name for item in images.items] == ["a.png", "b.png"]
+    assert images.labels == [0, 1]
+    assert "left out 2 missing images, the first: line 2: there is no image none.png" in images.notes[0]
 
 
 def test_a_label_that_no_training_image_has_is_refused(tmp_path):

@@ -6,8 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from limbeck.tasks.detection import recipe
 from limbeck.tasks.detection.coco import read_coco
 from limbeck.tasks.detection.load import load_objects
+from limbeck.tasks.detection.options import Data
 from tests.places import SHARED_DATA
 
 HEIGHT, WIDTH = 30, 40
@@ -157,7 +159,7 @@ def test_a_tenth_is_held_out_where_nothing_else_is(tmp_path):
     train, val = load_objects(tmp_path)
     assert (len(train), len(val)) == (18, 2)
     assert sorted(each.id for part in (train, val) for each in part.images) == list(range(20))
-    assert "held out of" in val.origin
+    assert val.origin.startswith(f"held out of {tmp_path}")
     (tmp_path / "annotations" / "instances_dev.json").write_text("{}")
     with refused("instances_dev.json is of no part that is known"):
         load_objects(tmp_path)
@@ -187,8 +189,20 @@ def test_a_part_without_an_object_is_refused(tmp_path, part, crowd):
     for identity, name in enumerate(("train", "val")):
         there = [annotation(1, identity, iscrowd=int(name == part))]
         write_part(tmp_path, name, [image(identity)], there if crowd or name != part else [])
-    with refused("none of the 1 images", part, "has an object: nothing to"):
+    with refused("none of the 1 images", part, "has an object, so there is nothing to"):
         load_objects(tmp_path)
+
+
+def test_chosen_images_without_an_object_are_refused(tmp_path):
+    write_part(tmp_path, "train", [image(1), image(2)], [annotation(1)])
+    write_part(tmp_path, "val", [image(3)], [annotation(1, 3)])
+    refusals = 0
+    for seed in range(8):
+        try:
+            recipe._objects(Data(tmp_path, images=1, data_seed=seed), masks=False)
+        except ValueError as error:
+            refusals += "none of the 1 images of" in str(error)
+    assert 0 < refusals < 8
 
 
 @pytest.mark.parametrize(

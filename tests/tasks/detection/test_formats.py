@@ -110,6 +110,17 @@ def test_a_yaml_that_is_wrong_is_told(yolo, content, words):
         load_objects(yolo)
 
 
+def test_images_of_another_ending_are_told_by_it(yolo):
+    for path in (yolo / "valid" / "images").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    with refused("data.yaml: ", "valid/images holds no image (its files end in .heic); the endings read are .bmp"):
+        load_objects(yolo)
+    write(yolo / "valid.txt", "\n")
+    write(yolo / "data.yaml", "train: train/images\nval: valid.txt\nnames: [cat, dog]\n")
+    with refused("valid.txt lists no image"):
+        load_objects(yolo)
+
+
 def test_an_image_that_cannot_be_read_is_left_out_of_yolo(yolo):
     (yolo / "train" / "images" / "b.jpg").write_bytes(b"no image")
     with refused("train/images/b.jpg cannot be read as an image"):

@@ -6,9 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
+from limbeck.tasks.semantic import recipe
 from limbeck.tasks.semantic.cityscapes import CITYSCAPES
 from limbeck.tasks.semantic.classes import IGNORED, UNKNOWN, meaning_of
 from limbeck.tasks.semantic.load import load_masks
+from limbeck.tasks.semantic.options import Data
 
 HEIGHT, WIDTH = 6, 8
 
@@ -183,7 +185,11 @@ def test_a_mask_of_another_size_than_its_image_names_both(folder):
 def test_missing_masks_are_counted_and_the_first_image_named(folder):
     for stem in "bc":
         (folder / "train" / "masks" / f"{stem}.png").unlink()
-    assert_refused(folder, "2 images have no mask, the first is", "images/b.png", "train/masks/STEM.png")
+    assert_refused(folder, "images/b.png has no mask; it should be", "train/masks/b.png (problems found: 2)")
+    train, _ = load_masks(folder, on_bad="skip")
+    assert names(train) == ["a", "d"]
+    assert "train: left out 2 images without a mask, the first: " in train.notes[0]
+    assert "images/b.png has no mask" in train.notes[0]
 
 
 def test_two_images_of_one_stem_are_both_named(folder):
@@ -239,8 +245,8 @@ def test_missing_folders_are_named(folder, tmp_path):
 
 def test_folders_without_images_are_named(folder):
     for path in (folder / "train" / "images").iterdir():
-        path.rename(path.with_suffix(".txt"))
-    assert_refused(folder, str(folder / "train"), "no images")
+        path.rename(path.with_suffix(".jp2"))
+    assert_refused(folder, "train/images holds no image (its files end in .jp2); the endings read are .bmp .gif")
 
 
 def test_masks_without_a_labelled_pixel_are_counted_and_named(folder):
@@ -297,7 +303,12 @@ def test_what_is_wrong_with_cityscapes_names_the_file(tmp_path):
     add_cityscapes(tmp_path, "val", "bonn_000002_000019", [7, 34])
     assert_refused(tmp_path, "bonn_000002_000019_gtFine_labelIds.png holds the values [34]", "none of the 19 classes")
     (tmp_path / "gtFine" / "val" / "bonn" / "bonn_000002_000019_gtFine_labelIds.png").unlink()
-    assert_refused(tmp_path, "1 images have no mask, the first should be", "gtFine/val/bonn/bonn_000002_000019_gtFine")
+    add_cityscapes(tmp_path, "val", "bonn_000003_000019", [7])
+    wanted = "gtFine/val/bonn/bonn_000002_000019_gtFine_labelIds.png"
+    assert_refused(tmp_path, "bonn_000002_000019_leftImg8bit.png has no mask; it should be", wanted)
+    _, val = load_masks(tmp_path, on_bad="skip")
+    assert names(val) == ["bonn_000003_000019_leftImg8bit"]
+    assert "left out 1 images without a mask, the first: " in val.notes[0]
 
 
 def test_a_mask_of_16_bits_is_read_where_its_values_fit_into_8(folder):
@@ -317,10 +328,6 @@ def test_what_cannot_be_used_is_left_out_and_counted_if_so_wanted(folder):
     save(folder / "train" / "masks" / "1.png", [7])
     (folder / "train" / "masks" / "2.png").write_bytes(b"no mask")
     Image.new("L", (5, 4)).save(folder / "train" / "masks" / "3.png")
-    save(folder / "train" / "images" / "4.png", [(1, 2, 3)], "RGB")
-    assert_refused(folder, "1 images have no mask, the first is", "images/4.png")
-    (folder / "train" / "images" / "4.png").rename(folder / "train" / "images" / "5.png")
-    (folder / "train" / "images" / "5.png").unlink()
     assert_refused(folder, "0.png cannot be read as an image", "(problems found: 4)", "--on-bad-data skip")
     train, _ = load_masks(folder, on_bad="skip")
     assert names(train) == list("abcd")
@@ -335,7 +342,29 @@ def test_what_cannot_be_used_is_left_out_and_counted_if_so_wanted(folder):
 def test_a_part_of_which_no_pixel_has_a_class_is_refused(folder, part):
     for path in (folder / part / "masks").iterdir():
         save(path, [255])
-    assert_refused(folder, f"{part}: none of the", "masks has a pixel of a class", "--ignore-index")
+    count = {"train": 4, "val": 2}[part]
+    assert_refused(folder, f"none of the {count} masks of", f"{part}/masks has a pixel of a class", "--ignore-index")
+
+
+def test_a_tenth_held_out_of_which_no_pixel_has_a_class_is_refused(flat):
+    _, val = load_masks(flat)
+    assert val.origin == f"held out of {flat / 'images'} with the masks of {flat / 'masks'} by the seed 0, 10%"
+    for path in val.masks:
+        save(path, [255])
+    assert_refused(flat, "none of the 2 masks held out of", "has a pixel of a class", "--data-seed")
+    assert load_masks(flat, seed=1)
+
+
+def test_chosen_masks_of_which_no_pixel_has_a_class_are_refused(folder):
+    for stem in "abcd":
+        add(folder / "train", stem, (255,) if stem != "d" else (0, 1))
+    refused = 0
+    for seed in range(8):
+        try:
+            recipe._masks(Data(folder, images=1, data_seed=seed))
+        except ValueError as error:
+            refused += "none of the 1 masks" in str(error)
+    assert 0 < refused < 8
 
 
 def test_a_list_of_classes_in_latin_1_names_its_line(folder):
@@ -447,5 +476,8 @@ def test_pascal_voc_is_read_as_it_is_published(tmp_path, root):
     assert (names(train), names(val)) == (["a"], ["b"])
     assert (len(train.classes), train.classes[0], train.classes[15]) == (21, "background", "person")
     assert train.read_mask(0)[0, 0].tolist() == [0, 15, 20, 255] * 2
-    (lists / "val.txt").write_text("c\n")
-    assert_refused(tmp_path, "lists c, but there is no", "SegmentationClass/c.png")
+    (lists / "val.txt").write_text("c\nb\nd\n")
+    assert_refused(tmp_path, "lists c, but there is no", "SegmentationClass/c.png", "(problems found: 2)")
+    _, val = load_masks(tmp_path, on_bad="skip")
+    assert names(val) == ["b"]
+    assert "left out 2 listed images, the first: " in val.notes[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from limbeck.data.images import EXTENSIONS
+from limbeck.data.images import EXTENSIONS, no_image_in
 from limbeck.data.index import sizes_of
 from limbeck.data.parts import KNOWN, Part, Source, files_below, folders_in, parts_in, resembles_part
 from limbeck.data.problems import OnBadData, Problem, left_out
@@ -68,6 +68,8 @@ def read_folder(folder: Path, classes: list[str] | None = None, *, on_bad: OnBad
     for label, name in enumerate(named):
         files = files_below(folder / name)
         chosen = [path for path in files if path.suffix.lower() in EXTENSIONS]
+        if not chosen:
+            raise ValueError(f"class folder {no_image_in(folder / name)}; fill or remove it")
         others += len(files) - len(chosen)
         items += chosen
         labels += [label] * len(chosen)
@@ -86,7 +88,7 @@ def read_unlabelled(folder: Path, classes: list[str], *, on_bad: OnBadData = "er
         raise ValueError(f"no folder {folder} of unlabelled images")
     files = [path for path in files_below(folder) if path.suffix.lower() in EXTENSIONS]
     if not files:
-        raise ValueError(f"{folder} holds no image; the endings read are {' '.join(sorted(EXTENSIONS))}")
+        raise no_image_in(folder)
     return sound(Images(files, [UNLABELLED] * len(files), classes, [], f"of {folder}", on_bad), folder)
 
 

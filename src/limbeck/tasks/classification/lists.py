@@ -8,7 +8,7 @@ from pathlib import Path
 
 from limbeck.data.images import EXTENSIONS
 from limbeck.data.parts import Part, Source, part_named
-from limbeck.data.problems import OnBadData
+from limbeck.data.problems import OnBadData, Problem, left_out
 from limbeck.data.text import read_text
 from limbeck.tasks.classification.dataset import Images
 from limbeck.tasks.classification.folders import sound
@@ -38,48 +38,58 @@ def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData
         file: Its images are found from its folder on, or in the folder that is called as the list, or in ``images``.
         classes: Those that there may be; by default all that the list has, in the order of their names, or of their
             values where all are numbers.
-        on_bad: What becomes of images that cannot be decoded.
+        on_bad: What becomes of images that are missing or cannot be decoded.
 
     Raises:
-        ValueError: A line has no label, one that is none of the classes or not that of another line, or an image that
-            is not there.
+        ValueError: A line has no label, one that is none of the classes or not that of another line, or, unless these
+            are to be left out, an image that is not there or cannot be decoded.
     """
-    comma = ENDINGS[file.suffix.lower()]
-    lines = csv.reader(read_text(file).splitlines(), delimiter=comma)
-    rows = [(number, row) for number, row in enumerate(lines, 1) if any(cell.strip() for cell in row)]
-    if not rows:
-        raise ValueError(f"{file} is empty; it should have an image and a label a line")
-    if len(rows[0][1]) == 1 and (other := next((each for each in OTHERS if each in rows[0][1][0]), None)):
-        raise ValueError(f"{file} is separated by {other!r}: write {comma!r}, which {file.suffix} stands for")
-    first = [cell.strip().lower() for cell in rows[0][1]]
-    image, label = (next((first.index(name) for name in names if name in first), None) for names in (IMAGE, LABEL))
-    if image is not None and label is not None:
-        rows = rows[1:]
-    elif _has_columns_of_classes(rows, image or 0):
-        rows, image, label = _labelled(file, rows, image or 0), 0, 1
-    else:
-        image, label = 0, 1
-    pairs = []
-    for number, row in rows:
-        if len(row) <= max(image, label) or not row[label].strip():
-            raise ValueError(f"{file}, line {number}: {','.join(row)!r} has no label")
-        pairs.append((row[image].strip(), row[label].strip(), number))
+    pairs = _pairs(file)
     named = classes or _in_order({name for _, name, _ in pairs})
     if unknown := [(name, number) for _, name, number in pairs if name not in named]:
         name, number = unknown[0]
         raise ValueError(f"{file}, line {number}: no training image is of the class {name!r}")
     place = {name: index for index, name in enumerate(named)}
     found: dict[Path, tuple[str, int]] = {}  # label, and the line that says so
+    missing = []
     for name, label_name, number in pairs:
-        before, line = found.setdefault(_image(file, name, number), (label_name, number))
+        if (path := _image(file, name)) is None:
+            where = f"{file.parent}, {file.stem}/ or images/ in it"
+            missing.append(Problem("missing images", f"line {number}: there is no image {name} in {where}"))
+            continue
+        before, line = found.setdefault(path, (label_name, number))
         if before != label_name:
             raise ValueError(f"{file}: line {line} says that {name} is {before}, line {number} {label_name}")
-    again = len(pairs) - len(found)
-    notes = [f"{file}: {again} lines name an image that another names with the same label, and count once"] * bool(
-        again
-    )
+    notes = left_out(missing, on_bad, of=file, some_left=bool(found))
+    if again := len(pairs) - len(missing) - len(found):
+        notes.append(f"{file}: {again} lines name an image that another names with the same label, and count once")
     labels = [place[name] for name, _ in found.values()]
     return sound(Images(list(found), labels, named, notes, f"in the list {file}", on_bad), file.parent)
+
+
+def _pairs(file: Path) -> list[tuple[str, str, int]]:
+    """Of each line but that of the headings the name of the image, the label, and the number of the line."""
+    comma = ENDINGS[file.suffix.lower()]
+    lines = csv.reader(read_text(file).splitlines(), delimiter=comma)
+    rows = [(number, row) for number, row in enumerate(lines, 1) if any(cell.strip() for cell in row)]
+    first = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    if len(first) == 1 and (other := next((each for each in OTHERS if each in first[0]), None)):
+        raise ValueError(f"{file} is separated by {other!r}: write {comma!r}, which {file.suffix} stands for")
+    image, label = (next((first.index(name) for name in names if name in first), None) for names in (IMAGE, LABEL))
+    if image is not None and label is not None:
+        rows = rows[1:]
+    elif rows and _has_columns_of_classes(rows, image or 0):
+        rows, image, label = _labelled(file, rows, image or 0), 0, 1
+    else:
+        image, label = 0, 1
+    if not rows:
+        raise ValueError(f"{file} is empty; it should have an image and a label a line")
+    pairs = []
+    for number, row in rows:
+        if len(row) <= max(image, label) or not row[label].strip():
+            raise ValueError(f"{file}, line {number}: {','.join(row)!r} has no label")
+        pairs.append((row[image].strip(), row[label].strip(), number))
+    return pairs
 
 
 def _has_columns_of_classes(rows: Rows, image: int) -> bool:
@@ -108,10 +118,10 @@ def _in_order(names: set[str]) -> list[str]:
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
 
 
-def _image(file: Path, name: str, number: int) -> Path:
-    """Where an image of a list is; Kaggle's lists have names without endings."""
+def _image(file: Path, name: str) -> Path | None:
+    """Where an image of a list is, if anywhere; Kaggle's lists have names without endings."""
     for folder in (file.parent, file.parent / file.stem, file.parent / "images"):
         for ending in ("", *sorted(EXTENSIONS)) if Path(name).suffix.lower() not in EXTENSIONS else ("",):
             if (path := folder / f"{name}{ending}").is_file():
                 return path
-    raise ValueError(f"{file}, line {number}: there is no image {name} in {file.parent}, {file.stem}/ or images/ in it")
+    return None

@@ -72,6 +72,16 @@ class Objects:
         return replace(self, images=[self.images[index] for index in indices])
 
 
+def check_some(objects: Objects) -> Objects:
+    """The images, of which one has an object: without, there is no average precision."""
+    if all(image.crowd.all() for image in objects.images):  # also where there is none
+        raise ValueError(
+            f"none of the {len(objects)} images {objects.origin} has an object, so there is nothing to learn or to "
+            "measure; if few have, choose others by --data-seed, --images or --val-data"
+        )
+    return objects
+
+
 def split_off(objects: Objects, fraction: float, seed: int) -> tuple[Objects, Objects]:
     """Split a fraction off for validation, by seed."""
     order = torch.randperm(len(objects), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -79,4 +89,5 @@ def split_off(objects: Objects, fraction: float, seed: int) -> tuple[Objects, Ob
     if count == len(objects):
         raise ValueError(f"{objects.images[0].path} is the only image; a split into training and validation needs two")
     train, val = objects.take(sorted(order[count:])), objects.take(sorted(order[:count]))
-    return train, replace(val, notes=[], origin=f"held out of {objects.origin} by the seed {seed}, {fraction:.0%}")
+    origin = f"held out of {objects.origin.removeprefix('of ')} by the seed {seed}, {fraction:.0%}"
+    return train, replace(val, notes=[], origin=origin)

@@ -9,7 +9,7 @@ from pathlib import Path
 from limbeck.data.parts import HeldOut, Part, Source, load_parts
 from limbeck.data.problems import OnBadData
 from limbeck.tasks.detection.coco import find_coco
-from limbeck.tasks.detection.dataset import Objects, split_off
+from limbeck.tasks.detection.dataset import Objects, check_some, split_off
 from limbeck.tasks.detection.voc import find_voc
 from limbeck.tasks.detection.yolo import find_yolo, yaml_in
 
@@ -41,11 +41,8 @@ def load_objects(
         ValueError: Something is missing or wrong, by file and id; or a part has no object.
     """
     find = partial(find_sources, on_bad=on_bad, outlines=outlines)
-    parts = load_parts(data, val_data, split, find, lambda objects: split_off(objects, 0.1, seed))
-    for objects, purpose in zip(parts, ("learn", "measure"), strict=True):
-        if all(image.crowd.all() for image in objects.images):  # also where there is none
-            raise ValueError(f"none of the {len(objects)} images {objects.origin} has an object: nothing to {purpose}")
-    return parts
+    train, val = load_parts(data, val_data, split, find, lambda objects: split_off(objects, 0.1, seed))
+    return check_some(train), check_some(val)
 
 
 def find_sources(data: Path, on_bad: OnBadData, outlines: bool) -> Mapping[Part, Source[Objects]]:

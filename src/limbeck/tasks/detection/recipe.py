@@ -17,7 +17,7 @@ from limbeck.models.backbone import load_backbone
 from limbeck.models.model import Model
 from limbeck.models.teachers import build_teacher, check_teacher_classes
 from limbeck.tasks.detection.checkpoints import load_detector
-from limbeck.tasks.detection.dataset import Objects
+from limbeck.tasks.detection.dataset import Objects, check_some
 from limbeck.tasks.detection.inherit import inherit
 from limbeck.tasks.detection.load import load_objects
 from limbeck.tasks.detection.models import build_detector
@@ -191,7 +191,7 @@ def _objects(data: Data, *, masks: bool) -> tuple[Objects, Objects]:
         seed=data.data_seed,
     )
     train_objects.notes[:0] = summary(train_objects, val_objects)
-    return train_objects.take(some_of(len(train_objects), data.images, data.data_seed)), val_objects
+    return check_some(train_objects.take(some_of(len(train_objects), data.images, data.data_seed))), val_objects
 
 
 def _inherit(student: Model, teacher: Model) -> list[str]:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from limbeck.data.images import EXTENSIONS
+from limbeck.data.images import EXTENSIONS, no_image_in
 from limbeck.data.index import sizes_of
 from limbeck.data.parts import Part, Source, files_below
 from limbeck.data.problems import OnBadData
@@ -99,7 +99,7 @@ def read_yolo(
     """
     images = [path for place in places for path in _images(place)]
     if not images:
-        raise ValueError(f"{of}: there is no image in {places[0]}; the endings read are {' '.join(sorted(EXTENSIONS))}")
+        raise ValueError(f"{of}: {no_image_in(places[0]) if places[0].is_dir() else f'{places[0]} lists no image'}")
     sizes = sizes_of(images, places[0])
     entries: list[Entry] = []
     annotations: list[Entry] = []

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from limbeck.data.parts import Part, Source, parts_in
-from limbeck.data.problems import OnBadData
+from limbeck.data.problems import OnBadData, left_out
 from limbeck.tasks.semantic.classes import IGNORED, UNKNOWN, Labels, with_classes
-from limbeck.tasks.semantic.dataset import Masks, checked
+from limbeck.tasks.semantic.dataset import Masks, checked, without_mask
 
 # Which of the 34 labels are trained on, in the order of their train ids, as the dataset's authors define them.
 CITYSCAPES = {
@@ -30,15 +30,17 @@ def read_cityscapes(data: Path, part: str, classes: list[str] | None = None, *, 
     images = sorted((data / "leftImg8bit" / part).rglob("*_leftImg8bit.png"))
     if not images:
         raise ValueError(f"no *_leftImg8bit.png below {data / 'leftImg8bit' / part}")
-    masks = [
-        data / "gtFine" / part / path.parent.name / path.name.replace("_leftImg8bit", "_gtFine_labelIds")
+    masks = {
+        path: data / "gtFine" / part / path.parent.name / path.name.replace("_leftImg8bit", "_gtFine_labelIds")
         for path in images
-    ]
-    if missing := [path for path in masks if not path.is_file()]:
-        raise ValueError(f"{len(missing)} images have no mask, the first should be {missing[0]}")
+    }
+    there = {image: mask for image, mask in masks.items() if mask.is_file()}
+    problems = [without_mask(image, mask) for image, mask in masks.items() if image not in there]
+    notes = left_out(problems, on_bad, of=data / "leftImg8bit" / part, some_left=bool(there))
     meaning = torch.full((256,), IGNORED, dtype=torch.int16)
     meaning[34:255] = UNKNOWN
     meaning[list(CITYSCAPES)] = torch.arange(len(CITYSCAPES), dtype=torch.int16)
     labels = with_classes(Labels(list(CITYSCAPES.values()), meaning), classes, data)
     origin = f"of Cityscapes' {part} images in {data}"
-    return checked(Masks(images, masks, labels, origin=origin, on_bad=on_bad), data / "leftImg8bit" / part)
+    found = Masks(list(there), list(there.values()), labels, notes, origin=origin, on_bad=on_bad)
+    return checked(found, data / "leftImg8bit" / part)

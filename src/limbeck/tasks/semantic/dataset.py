@@ -89,15 +89,19 @@ def split_off(masks: Masks, fraction: float, seed: int) -> tuple[Masks, Masks]:
     if count == len(masks):
         raise ValueError(f"{masks.masks[0].parent} has one image only; a split into training and validation needs two")
     train, val = masks.take(sorted(order[count:])), masks.take(sorted(order[:count]))
-    origin = f"held out of {masks.origin} by the seed {seed}, {fraction:.0%}"
+    origin = f"held out of {masks.origin.removeprefix('of ')} by the seed {seed}, {fraction:.0%}"
     return train, dataclasses.replace(val, notes=[], origin=origin)
+
+
+def without_mask(image: Path, mask: Path) -> Problem:
+    return Problem("images without a mask", f"{image} has no mask; it should be {mask}")
 
 
 def checked(masks: Masks, folder: Path) -> Masks:
     """Those that can be used: every mask is read, every image decoded unless it is remembered.
 
     Raises:
-        ValueError: Some cannot, and are not to be left out; or no mask has a labelled pixel.
+        ValueError: Some cannot, and are not to be left out.
     """
     sizes = sizes_of(masks.images, folder)
     with ThreadPoolExecutor() as pool:
@@ -108,16 +112,22 @@ def checked(masks: Masks, folder: Path) -> Masks:
     notes = left_out(problems, masks.on_bad, of=folder, some_left=bool(kept))
     usable = [result for result in results if not isinstance(result, Problem)]
     empty = [masks.masks[index].name for index, (_, labelled) in zip(kept, usable, strict=True) if not labelled]
-    if len(empty) == len(kept):
-        raise ValueError(
-            f"{folder}: none of the {len(kept)} masks has a pixel of a class, so there is nothing to learn or to "
-            "measure; are the classes and --ignore-index those of these masks?"
-        )
     shown = f"{', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}"
     notes += [f"{len(empty)} of {len(kept)} masks have no labelled pixel: {shown}"] * bool(empty)
     return dataclasses.replace(
         masks.take(kept), notes=[*masks.notes, *notes], sizes=frozenset(size for size, _ in usable)
     )
+
+
+def check_labelled(masks: Masks) -> Masks:
+    """The masks, of which one has a pixel of a class: without, every metric would be nan."""
+    if not any((masks.read_mask(index) != IGNORED).any() for index in range(len(masks))):  # mostly the first has
+        raise ValueError(
+            f"none of the {len(masks)} masks {masks.origin} has a pixel of a class, so there is nothing to learn or to "
+            "measure; are the classes and --ignore-index those of these masks? If few masks have labels, choose others "
+            "by --data-seed, --images or --val-data"
+        )
+    return masks
 
 
 def _check_mask(masks: Masks, index: int, size: tuple[int, int] | str) -> tuple[tuple[int, int], bool] | Problem:

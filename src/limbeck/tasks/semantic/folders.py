@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from limbeck.data.images import EXTENSIONS
+from limbeck.data.images import EXTENSIONS, no_image_in
 from limbeck.data.parts import KNOWN, Part, Source, files_below, folders_in, parts_in
-from limbeck.data.problems import OnBadData
+from limbeck.data.problems import OnBadData, left_out
 from limbeck.tasks.semantic.classes import FILES, Labels, read_labels, with_classes
-from limbeck.tasks.semantic.dataset import Masks, checked
+from limbeck.tasks.semantic.dataset import Masks, checked, without_mask
 
 IMAGES = ("images", "img_dir", "image", "imgs")  # the second of each is mmsegmentation's, annotations is ADE20K's
 MASKS = ("masks", "ann_dir", "mask", "annotations", "labels")
@@ -89,12 +89,12 @@ def pairs(images: Path, masks: Path, labels: Labels, on_bad: OnBadData) -> Masks
     masks_by_stem = {stem.removesuffix("_mask"): path for stem, path in masks_by_stem.items()} | masks_by_stem
     without = sorted(by_stem.keys() - masks_by_stem.keys())
     stems = sorted(by_stem.keys() & masks_by_stem.keys())
-    if (without and on_bad == "error") or not stems:
-        what = f"{len(without)} images have no mask, the first is {by_stem[without[0]]}" if without else "no images"
-        raise ValueError(f"{images.parent}: {what}; masks are {masks}/STEM.png")
+    if not by_stem:
+        raise no_image_in(images)
+    problems = [without_mask(by_stem[stem], Path(f"{masks / stem}.png")) for stem in without]
+    notes = left_out(problems, on_bad, of=images.parent, some_left=bool(stems))
     lost = len(set(masks_by_stem.values())) - len(stems)
-    notes = [f"{images.parent}: {lost} masks have no image"] * bool(lost)
-    notes += [f"{images.parent}: left out {len(without)} images without a mask"] * bool(without)
+    notes += [f"{images.parent}: {lost} masks have no image"] * bool(lost)
     return Masks(
         [by_stem[stem] for stem in stems],
         [masks_by_stem[stem] for stem in stems],

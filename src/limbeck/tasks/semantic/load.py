@@ -10,7 +10,7 @@ from limbeck.data.parts import HeldOut, Part, Source, load_parts
 from limbeck.data.problems import OnBadData
 from limbeck.data.voc import root_of
 from limbeck.tasks.semantic.cityscapes import find_cityscapes
-from limbeck.tasks.semantic.dataset import Masks, split_off
+from limbeck.tasks.semantic.dataset import Masks, check_labelled, split_off
 from limbeck.tasks.semantic.folders import find_folders
 from limbeck.tasks.semantic.voc import find_voc
 
@@ -39,10 +39,11 @@ def load_masks(
 
     Raises:
         ValueError: Files are missing, or a mask cannot be read, has another size than its image, or holds unknown
-            values.
+            values; or no mask of a part has a labelled pixel.
     """
     find = partial(find_sources, ignore_index=ignore_index, on_bad=on_bad)
-    return load_parts(data, val_data, split, find, lambda masks: split_off(masks, 0.1, seed))
+    train, val = load_parts(data, val_data, split, find, lambda masks: split_off(masks, 0.1, seed))
+    return check_labelled(train), check_labelled(val)
 
 
 def find_sources(data: Path, ignore_index: int | None, on_bad: OnBadData) -> Mapping[Part, Source[Masks]]:

@@ -21,7 +21,7 @@ from limbeck.models.model import Model
 from limbeck.models.scores import check_scores
 from limbeck.models.teachers import build_teacher, check_teacher_classes, load_teacher
 from limbeck.tasks.options import MatchOptions, TeacherOptions
-from limbeck.tasks.semantic.dataset import Masks
+from limbeck.tasks.semantic.dataset import Masks, check_labelled
 from limbeck.tasks.semantic.load import load_masks
 from limbeck.tasks.semantic.models import build_segmenter
 from limbeck.tasks.semantic.options import Data, LossOptions
@@ -130,7 +130,7 @@ def _masks(data: Data) -> tuple[Masks, Masks]:
         seed=data.data_seed,
     )
     train_masks.notes[:0] = summary(train_masks, val_masks)
-    return train_masks.take(some_of(len(train_masks), data.images, data.data_seed)), val_masks
+    return check_labelled(train_masks.take(some_of(len(train_masks), data.images, data.data_seed))), val_masks
 
 
 def _short_side(data: Data, masks: Masks) -> int:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from limbeck.data.parts import Part, Source
-from limbeck.data.problems import OnBadData
+from limbeck.data.problems import OnBadData, Problem, left_out
 from limbeck.data.voc import CLASSES, images_of, stems_of
 from limbeck.tasks.semantic.classes import FILES, Labels, meaning_of, read_labels, with_classes
 from limbeck.tasks.semantic.dataset import Masks, checked
@@ -37,11 +37,18 @@ def read_voc(
         named = dict(enumerate(("background", *CLASSES)))
         labels = Labels(list(named.values()), meaning_of(named, ignore_index))
     images, folder = images_of(root), root / "SegmentationClass"
+    problems, there = [], []
     for stem in stems:
-        if stem not in images or not (folder / f"{stem}.png").is_file():
-            where = folder / f"{stem}.png" if stem in images else root / "JPEGImages" / stem
-            raise ValueError(f"{root} lists {stem}, but there is no {where}")
-    masks = [folder / f"{stem}.png" for stem in stems]
+        mask = folder / f"{stem}.png"
+        if stem in images and mask.is_file():
+            there.append((images[stem], mask))
+        else:
+            where = mask if stem in images else root / "JPEGImages" / stem
+            problems.append(Problem("listed images", f"{root} lists {stem}, but there is no {where}"))
+    notes = left_out(problems, on_bad, of=root, some_left=bool(there))
     labels = with_classes(labels, classes, root)
-    found = Masks([images[stem] for stem in stems], masks, labels, origin=f"of {root} (Pascal VOC)", on_bad=on_bad)
+    origin = f"of {root} (Pascal VOC)"
+    found = Masks(
+        [image for image, _ in there], [mask for _, mask in there], labels, notes, origin=origin, on_bad=on_bad
+    )
     return checked(found, root)
