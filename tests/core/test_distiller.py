@@ -169,6 +169,15 @@ def test_teacher_may_get_inputs_of_its_own():
     torch.testing.assert_close(distiller.eval()(images(), teacher_inputs={"input": big}).loss, expected)
 
 
+def test_features_are_what_the_matches_compare():
+    student, teacher = convnet(4).eval(), convnet(4, seed=1).eval()
+    big = images(size=32)
+    distiller = distiller_of(Match("body", "body", MSE()), student=student, teacher=teacher, teacher_inputs=(big,))
+    (feature,), (target,) = (each.values() for each in distiller.eval().features(images(), {"input": big}))
+    assert torch.equal(feature, student[:4](images()))
+    assert torch.equal(target, teacher[:4](big))
+
+
 def test_models_are_called_by_keyword_as_the_student_is():
     distiller = distiller_of(
         Match("block", "block", MSE()), student=TokenNet(4), teacher=TokenNet(4, seed=1), example={"x": images()}

@@ -17,7 +17,7 @@ from limbeck.core.building import build_match, keeping_buffers, unfreezing
 from limbeck.core.capture import Capture
 from limbeck.core.checks import check_gradients, check_models, check_numbers, check_prepared
 from limbeck.core.example import telling
-from limbeck.core.features import gather
+from limbeck.core.features import Features, gather
 from limbeck.core.first_steps import FirstSteps, check_unwrapped
 from limbeck.core.layout import check_batch_first, check_layout
 from limbeck.core.match import Match
@@ -149,6 +149,11 @@ class Distiller(nn.Module):
             elif self._is_due():
                 run = self._measure
         return run(*args, truth=truth, teacher_inputs=teacher_inputs, **kwargs)
+
+    def features(self, inputs: Example, teacher_inputs: Example | None = None) -> tuple[Features, Features]:
+        """What the matches compare, of student and teacher; inputs are a tensor, a tuple, or arguments by name."""
+        teacher = call(self.teacher, inputs if teacher_inputs is None else teacher_inputs)
+        return call(self._call_student, inputs)[1], teacher
 
     def set_progress(self, progress: float) -> None:
         """Tell how far training has come, in [0, 1], to the matches whose weight is a function of it."""

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from limbeck.core.capture import Layer, as_layer
 from limbeck.core.criterion import Feature
 
+Features = dict[Layer, Tensor]  # by where they are read
+
 
 def as_layers(layers: Layer | str | Iterable[Layer | str]) -> tuple[Layer, ...]:
     """One layer or several, each by its path or as a ``Layer``; ``TypeError`` for anything else."""
@@ -24,7 +26,7 @@ def names_of(layers: tuple[Layer, ...]) -> str:
     return "+".join(map(str, layers))
 
 
-def gather(features: dict[Layer, Tensor], layers: tuple[Layer, ...]) -> Feature:
+def gather(features: Features, layers: tuple[Layer, ...]) -> Feature:
     """One feature for one layer, a tuple for several."""
     return features[layers[0]] if len(layers) == 1 else tuple(features[layer] for layer in layers)
 

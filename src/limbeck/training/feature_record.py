@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.core.capture import Layer
 from limbeck.core.distiller import Distiller
+from limbeck.core.features import Features
 from limbeck.core.match import Match
-from limbeck.core.modules import call, evaluating
+from limbeck.core.modules import evaluating
 from limbeck.training.checkpoint import write_atomically
 from limbeck.training.task import Task
 
@@ -29,7 +29,7 @@ CELLS = 32  # of a stored map, across and down, at most
 SIMILAR = 16  # of the maps whose similarity is measured
 THUMB = 128  # pixels of a stored image, at most
 
-Read = tuple[dict[Layer, Tensor], dict[Layer, Tensor]]  # the student's and the teacher's features of one image
+Read = tuple[Features, Features]  # the student's and the teacher's features of one image
 
 
 @torch.no_grad()
@@ -77,9 +77,7 @@ def features_of(distiller: Distiller, task: Task, images: Sequence[Any]) -> list
     read = []
     with evaluating(distiller):
         for batch in images:
-            inputs, teacher_inputs = task.inputs(batch), task.teacher_inputs(batch)
-            teacher = call(distiller.teacher, inputs if teacher_inputs is None else teacher_inputs)
-            read.append((call(distiller._call_student, inputs)[1], teacher))
+            read.append(distiller.features(task.inputs(batch), task.teacher_inputs(batch)))
     return read
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from limbeck.core.capture import Layer
 from limbeck.core.criterion import Feature
 from limbeck.core.distiller import Distiller
-from limbeck.core.features import first_of, gather
+from limbeck.core.features import Features, first_of, gather
 from limbeck.core.match import Match
-from limbeck.core.modules import Example, call, evaluating
+from limbeck.core.modules import Example, evaluating
 from limbeck.training.advice import advise_on_grids
 
 MOST_LAYERS = 6  # of a match, that are all descriptions of
@@ -51,12 +51,11 @@ def preflight(
             student's feature or to a weight of its own or of its projector.
     """
     with evaluating(distiller), torch.enable_grad():
-        teacher = call(distiller.teacher, inputs if teacher_inputs is None else teacher_inputs)
-        _, student = call(distiller._call_student, inputs)
-        return [_look(match, student, teacher, truth) for match in distiller.matches]
+        student, teacher = distiller.features(inputs, teacher_inputs)
+        return [_describe_match(match, student, teacher, truth) for match in distiller.matches]
 
 
-def _look(match: Match, student: dict[Layer, Tensor], teacher: dict[Layer, Tensor], truth: Any) -> Row:
+def _describe_match(match: Match, student: Features, teacher: Features, truth: Any) -> Row:
     features, target = gather(student, match.student), gather(teacher, match.teacher)
     value = match(features, target, truth)
     number = value.item()

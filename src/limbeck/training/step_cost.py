@@ -43,7 +43,7 @@ def step_cost(trained: Distiller | Alone, task: Task, batch: Any, accelerator: A
         if isinstance(trained, Distiller):
             given = inputs if teacher_inputs is None else teacher_inputs
             costs |= cost_of("teacher", lambda: call(trained.teacher, given))
-            target, (_, read) = call(trained.teacher, given), call(trained._call_student, inputs)
+            read, target = trained.features(inputs, teacher_inputs)
             read = {layer: feature.detach().requires_grad_() for layer, feature in read.items()}
 
             def criteria() -> None:
