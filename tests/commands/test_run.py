@@ -83,6 +83,14 @@ def test_a_run_is_not_resumed_with_arguments_that_would_change_it(stopped, capsy
     assert (stopped / "recipe.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("command", [["train", "classification", "--model"], ["train", "semantic", "--model"]])
+def test_a_run_is_not_resumed_by_another_command(stopped, capsys, command):
+    data = ["--data", "digits", "--out", str(stopped), "--resume"]
+    error = mistake([*command, f"{NETS}:small", *data], capsys)
+    named = f"{stopped} is a run of limbeck distill classification, not of limbeck {command[0]} {command[1]}"
+    assert named in error
+
+
 def test_a_run_is_resumed_with_more_epochs_and_other_workers_which_its_record_then_tells(stopped, capsys):
     main(["distill", str(stopped), "--resume", "--epochs", "3", "--workers", "1"])
     assert "extended from 8 to 12 steps" in capsys.readouterr().out

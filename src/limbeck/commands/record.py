@@ -149,6 +149,9 @@ def _damaged(run: RunFolder, error: KeyError) -> ValueError:
 
 
 def _check_same(run: RunFolder, stored: dict[str, Any], now: dict[str, Any]) -> None:
+    before_it, now_it = (f"{each['command']} {Path(each['recipe']).name}" for each in (stored, now))
+    if before_it != now_it:
+        raise ValueError(f"{run} is a run of limbeck {before_it}, not of limbeck {now_it}: choose another --out")
     before, after = options(stored["arguments"]), options(now["arguments"])
     same_file = {name for name, digest in now["sha256"].items() if stored["sha256"].get(name) == digest}  # moved, maybe
     changed = [

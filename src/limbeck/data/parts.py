@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ NAMES: dict[Part, tuple[str, ...]] = {
     "test": ("test", "testing", "test2017"),
 }
 RESEMBLES = re.compile(
-    r"(?:^|[^a-z])(?:train|trn|val|valid|validation|test|tst|dev|eval|holdout)(?:ing)?(?:set|data|images|imgs|split)?"
+    r"(?:^|[^a-z])(?:train|trn|val|valid|validation|test|tst|dev|eval|hold.?out|fold|split)(?:ing)?(?:set|data|images|imgs|split)?"
     r"(?:$|[^a-z])",
     re.I,
 )
@@ -50,6 +50,19 @@ def parts_in(folder: Path) -> dict[Part, Path]:
 def resembles_part(name: str) -> bool:
     """Whether a folder's name has the word for a part in it, such as ``seg_train`` or ``Test-images``."""
     return bool(RESEMBLES.search(name))
+
+
+def refuse_unknown(found: Collection[Part], others: Sequence[Path]) -> None:
+    """Refuse what may be a part by another name, where no part is held out.
+
+    Raises:
+        ValueError: There is some.
+    """
+    if others and len(found) < 2:
+        raise ValueError(
+            f"{others[0]} is of no part that is known; known names are {KNOWN}; or name two places with --data and "
+            "--val-data"
+        )
 
 
 def is_hidden(name: str) -> bool:

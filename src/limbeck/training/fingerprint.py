@@ -7,7 +7,11 @@ import json
 from functools import partial
 from typing import Any
 
+import torch
+from torch import nn
+
 from limbeck.core.match import Match
+from limbeck.data.contents import hashed
 from limbeck.training.build import Trained
 from limbeck.training.recipe import Recipe
 
@@ -30,12 +34,19 @@ def fingerprint(recipe: Recipe, trained: Trained) -> dict[str, Any]:
         **resolved,
         "training images": len(recipe.train_data),  # type: ignore[arg-type]
         **recipe.contents,
+        "teacher (its weights)": None if recipe.teacher is None else _hashed(recipe.teacher),
         "tensors": {name: list(tensor.shape) for name, tensor in trained.state_dict().items()},
         **card,
         **{f"options of {match}": _options(match) for match in trained.matches},
     }
     plain: dict[str, Any] = json.loads(json.dumps(described, default=str))
     return plain
+
+
+def _hashed(module: nn.Module) -> str:
+    """A hash of the weights of a module, wherever they come from."""
+    tensors = (tensor for tensor in module.state_dict().values() if isinstance(tensor, torch.Tensor))
+    return hashed(tensor.cpu().reshape(-1).view(torch.uint8) for tensor in tensors)  # numpy has no bfloat16
 
 
 def _options(match: Match) -> dict[str, Any]:

@@ -139,7 +139,10 @@ def test_parts_are_known_by_several_names_in_any_case(tmp_path, train, val):
     assert held_out.items == [tmp_path / val / name / "0.png" for name in ("cat", "dog")]
 
 
-@pytest.mark.parametrize("parts", [("seg_test", "seg_train"), ("testset", "trainset"), ("trn", "tst")])
+@pytest.mark.parametrize(
+    "parts",
+    [("seg_test", "seg_train"), ("testset", "trainset"), ("trn", "tst"), ("fold1", "fold2"), ("split_a", "split_b")],
+)
 def test_what_looks_like_a_part_but_is_not_known_is_refused(tmp_path, parts):
     for part in parts:
         for name in ("cat", "dog"):
@@ -153,7 +156,9 @@ def test_parts_below_the_classes_are_refused(tmp_path):
     for name in ("bottle", "cable"):
         for part in ("train/good", "test/broken"):
             paint(tmp_path / name / part / "0.png")
-    with pytest.raises(ValueError, match=r"bottle holds test, train, so each class has parts of its own, .* above the"):
+    with pytest.raises(
+        ValueError, match=r"bottle holds test, train: if that is .* pass --data .*bottle; if each class has"
+    ):
         load_images(str(tmp_path))
 
 
@@ -225,6 +230,19 @@ def test_a_list_names_images_and_labels(tmp_path):
     assert train.items == [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "train" / "c.jpeg"]
     assert (train.labels, val.labels) == ([1, 0, 1], [0])
     assert train.origin == f"in the list {tmp_path / 'train.csv'}"
+
+
+def test_a_list_that_looks_like_a_part_but_is_not_known_is_refused(tmp_path):
+    for number in range(4):
+        paint(tmp_path / f"{number}.png")
+    lines = "0.png,cat\n1.png,cat\n2.png,dog\n3.png,dog\n"
+    for name in ("train", "train_extended", "sample_submission", "dev"):
+        (tmp_path / f"{name}.csv").write_text(lines)
+    with pytest.raises(ValueError, match=r"dev\.csv is of no part that is known.* --val-data"):
+        load_images(str(tmp_path))
+    assert len(load_images(str(tmp_path / "train.csv"), val_data=tmp_path / "dev.csv")[1]) == 4
+    (tmp_path / "dev.csv").unlink()
+    assert len(load_images(str(tmp_path))[1]) == 2
 
 
 def test_a_list_may_have_a_column_for_each_class(tmp_path):

@@ -13,6 +13,7 @@ from limbeck.tasks.detection.options import Data
 from tests.places import SHARED_DATA
 
 HEIGHT, WIDTH = 30, 40
+ROTATE_90, ROTATE_180, ROTATE_270 = Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270
 SHARED = SHARED_DATA
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
 TRIANGLE = [[2, 2, 12, 2, 12, 12]]
@@ -91,10 +92,27 @@ def test_an_image_is_read_and_some_are_taken(read):
     assert pixels[:, 4, 4].tolist() == [10, 20, 30]
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_boxes_are_those_of_the_upright_picture(read, tmp_path, orientation):
+    read([image(1)], [annotation(1)])
+    turned = Image.new("RGB", (WIDTH, HEIGHT), (10, 20, 30))
+    turned.paste((250, 0, 0), (2, 2, 12, 12))
+    if orientation != 1:
+        turned = turned.transpose({3: ROTATE_180, 6: ROTATE_90, 8: ROTATE_270}[orientation])  # as the camera stored it
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned.save(tmp_path / "images" / "train" / "1.png", exif=exif)
+    objects = again(tmp_path)
+    left, top, right, bottom = objects.images[0].boxes[0].int().tolist()
+    red = objects.read(0)[0] == 250
+    assert red[top:bottom, left:right].all()
+    assert red.sum() == 100
+
+
 def test_an_image_that_changed_since_names_its_file_when_it_is_read(read, tmp_path):
     objects = read([image(1)], [annotation(1)])
     Image.new("RGB", (8, 6)).save(tmp_path / "images" / "train" / "1.png")
-    with refused("images/train/1.png is 8x6 pixels, its json says 40x30"):
+    with refused("images/train/1.png is 8x6 pixels, its annotation says 40x30"):
         objects.read(0)
 
 
@@ -160,9 +178,22 @@ def test_a_tenth_is_held_out_where_nothing_else_is(tmp_path):
     assert (len(train), len(val)) == (18, 2)
     assert sorted(each.id for part in (train, val) for each in part.images) == list(range(20))
     assert val.origin.startswith(f"held out of {tmp_path}")
-    (tmp_path / "annotations" / "instances_dev.json").write_text("{}")
-    with refused("instances_dev.json is of no part that is known"):
+    for name in ("person_keypoints_val2017", "stems"):  # of other tasks
+        (tmp_path / "annotations" / f"{name}.json").write_text("{}")
+    assert len(load_objects(tmp_path)[0]) == 18
+
+
+@pytest.mark.parametrize(
+    "name", ["annotations/instances_dev.json", "annotations/dev.json", "held/_annotations.coco.json"]
+)
+def test_what_may_be_a_part_by_another_name_is_refused_where_nothing_is_held_out(tmp_path, name):
+    write_part(tmp_path, "train", [image(1), image(2)], [annotation(1), annotation(2, 2)])
+    (tmp_path / "held").mkdir()
+    (tmp_path / name).write_text("{}")
+    with refused(f"{name} is of no part that is known", "train/ (training/)", "--val-data"):
         load_objects(tmp_path)
+    write_part(tmp_path, "val", [image(3)], [annotation(1, 3)])
+    assert len(load_objects(tmp_path)[1]) == 1
 
 
 def test_parts_with_other_categories_are_refused(tmp_path):
@@ -181,6 +212,16 @@ def test_categories_are_the_same_by_their_names_whatever_their_ids(tmp_path):
     val = load_objects(tmp_path)[1]
     assert (val.classes, val.ids) == (["cat", "dog"], [9, 5])
     assert val.images[0].labels.tolist() == [1]
+
+
+def test_categories_of_one_name_are_told_apart_only_where_one_is_used(read):
+    """Roboflow writes the data set's name as a category without objects."""
+    categories = [{"id": 0, "name": "cat"}, *CATEGORIES]
+    objects = read([image(1)], [annotation(1)], categories)
+    assert (objects.classes, objects.ids) == (["cat", "dog"], [3, 7])
+    assert objects.notes[0].endswith("3 and 0 are both called 'cat'; the latter has no objects, and is left out")
+    with refused("train.json: the categories 0 and 3 are both called 'cat', and both have objects; give each a name"):
+        read([image(1)], [annotation(1), annotation(2, category_id=0)], categories)
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
@@ -313,8 +354,8 @@ BAD_IMAGES = [
     ({"file_name": "sub/../../outside.png"}, ("which leads outside",)),
     ({"file_name": "..\\outside.png"}, ("which leads outside",)),
     ({"file_name": "text.png"}, ("images/train/text.png cannot be read as an image",)),
-    ({"width": WIDTH + 1}, ("images/train/2.png is 40x30 pixels, its json says 41x30",)),
-    ({"height": WIDTH, "width": HEIGHT}, ("images/train/2.png is 40x30 pixels, its json says 30x40",)),
+    ({"width": WIDTH + 1}, ("images/train/2.png is 40x30 pixels, its annotation says 41x30",)),
+    ({"height": WIDTH, "width": HEIGHT}, ("images/train/2.png is 40x30 pixels, its annotation says 30x40",)),
 ]
 
 
@@ -381,7 +422,7 @@ def test_each_kind_of_problem_is_counted_with_its_first(read):
         annotation(6, category_id=1, bbox=[]),
     ]
     entries = [image(1), image(2, height=5), image(3, width=5), image(4, file_name="none.png")], annotations
-    with refused("2.png is 40x30 pixels, its json says 40x5 (problems found: 8)"):
+    with refused("2.png is 40x30 pixels, its annotation says 40x5 (problems found: 8)"):
         read(*entries)
     notes = [note.partition("train.json: ")[2] for note in read(*entries, on_bad="skip").notes]
     expected = [

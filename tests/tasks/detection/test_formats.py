@@ -95,11 +95,17 @@ def test_a_line_of_yolo_that_makes_no_sense_is_told_by_its_number(yolo, line, wo
     assert [len(each.boxes) for each in load_objects(yolo, on_bad="skip")[0].images] == [1, 1, 1]
 
 
+def test_a_yaml_may_call_the_validation_images_as_exporters_do(yolo):
+    write(yolo / "data.yaml", "train: train/images\nvalid: valid/images\nnames: [cat, dog]\n")
+    assert [each.path.stem for each in load_objects(yolo)[1].images] == ["x"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("train: train/images\nval: valid/images\n", "has no names"),
         ("train: nowhere\nval: valid/images\nnames: [cat, dog]\n", "its train images should be in"),
+        ("train: train/images\nnc: 3\nnames: [cat, dog]\n", "nc is 3, but names lists 2 classes; correct one"),
         ("names: [cat", "is no yaml"),
         ("- a\n", "should say names, train and val"),
     ],
@@ -178,6 +184,27 @@ def test_xml_files_may_lie_beside_their_images(tmp_path):
         write(tmp_path / part / f"{stem}.xml", xml(("cat", 0)))
     train, val = load_objects(tmp_path)
     assert [each.path.name for part in (train, val) for each in part.images] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("parts", [("train", "held"), ("seg_train", "seg_test")])
+def test_folders_of_xml_files_that_may_be_parts_by_other_names_are_refused(tmp_path, parts):
+    for part in parts:
+        for stem in "ab":
+            paint(tmp_path / part / f"{stem}.jpg")
+            write(tmp_path / part / f"{stem}.xml", xml(("cat", 0)))
+    with refused("is of no part that is known; known names are train/"):
+        load_objects(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(WIDTH, HEIGHT + 1), (HEIGHT, WIDTH), (0, 0)])
+def test_an_xml_file_of_an_image_of_another_size_is_told(voc, size):
+    stated = "<annotation><size><width>{}</width><height>{}</height></size>".format(*size)
+    write(voc / "Annotations" / "c.xml", xml(("cat", 0)).replace("<annotation>", stated))
+    if size == (0, 0):  # as some tools write it
+        assert len(load_objects(voc)[1]) == 1
+        return
+    with refused(f"c.jpg is {WIDTH}x{HEIGHT} pixels, its annotation says {size[0]}x{size[1]}"):
+        load_objects(voc)
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,17 @@ def test_a_mask_of_another_size_than_its_image_names_both(folder):
     assert_refused(folder, "train/images/b.png is 8x6 pixels, its mask", "train/masks/b.png has 5x4")
 
 
+def test_masks_are_those_of_the_upright_picture(folder):
+    path = folder / "train" / "images" / "a.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)  # as the camera stored it
+    image, mask = load_masks(folder)[0].read(0)
+    assert image.shape[1:] == mask.shape[1:]
+    Image.open(path).transpose(Image.Transpose.ROTATE_270).save(path, exif=exif)
+    assert_refused(folder, "a.png is 6x8 pixels, its mask", "has 8x6; it is turned as its EXIF orientation says")
+
+
 def test_missing_masks_are_counted_and_the_first_image_named(folder):
     for stem in "bc":
         (folder / "train" / "masks" / f"{stem}.png").unlink()
@@ -404,6 +415,15 @@ def test_test_images_without_masks_are_no_part(folder):
 def test_a_folder_with_images_that_is_no_known_part_is_refused(folder):
     (folder / "val").rename(folder / "held_out")
     assert_refused(folder, "holds held_out, which has images but is no part that is known")
+
+
+@pytest.mark.parametrize("parts", [("seg_train", "seg_test"), ("train", "holdout")])
+def test_a_folder_below_images_that_is_no_known_part_is_refused(tmp_path, parts):
+    (tmp_path / "classes.txt").write_text("road\ncar\nsky\n")
+    for part in parts:
+        save(tmp_path / "images" / part / "a.png", [(10, 20, 30)], "RGB")
+        save(tmp_path / "masks" / part / "a.png", [0, 1])
+    assert_refused(tmp_path, "is of no part that is known; known names are train/")
 
 
 def test_validation_masks_may_lie_elsewhere_with_classes_in_another_order(folder, tmp_path_factory):

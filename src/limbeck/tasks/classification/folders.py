@@ -34,8 +34,8 @@ def find_folders(folder: Path, on_bad: OnBadData) -> dict[Part, Source[Images]]:
     if divided := [name for name in others if not parts and len(parts_in(folder / name)) > 1]:
         below = ", ".join(part.name for part in parts_in(folder / divided[0]).values())
         raise ValueError(
-            f"{folder / divided[0]} holds {below}, so each class has parts of its own, which would be mixed; move them "
-            "above the classes, as train/CLASS/ and test/CLASS/"
+            f"{folder / divided[0]} holds {below}: if that is the data set, pass --data {folder / divided[0]}; if each "
+            "class has parts of its own, move them above the classes, as train/CLASS/ and test/CLASS/"
         )
     found = parts or {"train": folder}
     return {part: partial(read_folder, place, on_bad=on_bad) for part, place in found.items()}

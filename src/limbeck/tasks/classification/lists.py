@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from limbeck.data.images import EXTENSIONS
-from limbeck.data.parts import Part, Source, part_named
+from limbeck.data.parts import Part, Source, part_named, refuse_unknown, resembles_part
 from limbeck.data.problems import OnBadData, Problem, left_out
 from limbeck.data.text import read_text
 from limbeck.tasks.classification.dataset import Images
@@ -25,8 +25,12 @@ def find_lists(place: Path, on_bad: OnBadData) -> dict[Part, Source[Images]]:
     """The parts that lists in a folder are called for, or one list as the training images."""
     if place.suffix.lower() in ENDINGS:
         return {"train": partial(read_list, place, on_bad=on_bad)}
-    lists = {part_named(path.stem): path for path in sorted(place.iterdir()) if path.suffix.lower() in ENDINGS}
-    return {part: partial(read_list, path, on_bad=on_bad) for part, path in lists.items() if part is not None}
+    files = [path for path in sorted(place.iterdir()) if path.suffix.lower() in ENDINGS]
+    lists = {part: path for path in files if (part := part_named(path.stem)) is not None}
+    if "train" in lists:
+        alike = [path for path in files if resembles_part(path.stem) and "train" not in path.stem.lower()]
+        refuse_unknown(lists, [path for path in alike if path not in lists.values()])
+    return {part: partial(read_list, path, on_bad=on_bad) for part, path in lists.items()}
 
 
 def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData = "error") -> Images:

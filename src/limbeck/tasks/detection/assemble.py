@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +39,9 @@ def assemble(
         outlines: Also want each object's outline.
         origin: Where the images come from, for the user to read.
     """
-    categories = in_order(content["categories"], classes, of)
+    used = {each["category_id"] for each in content["annotations"] if isinstance(each.get("category_id"), int)}
+    named, notes = of_one_name_each(content["categories"], used, of)
+    categories = in_order(named, classes, of)
     index_of = {category["id"]: index for index, category in enumerate(categories)}
     entries, left, problems = _checked(content["images"], paths, folder)
     path_of = {
@@ -59,7 +62,7 @@ def assemble(
             problems.append(problem)
         else:
             by_image[identity].append(annotation)
-    notes = left_out(problems, on_bad, of=of, some_left=bool(entries))
+    notes += left_out(problems, on_bad, of=of, some_left=bool(entries))
     images = [
         _annotated(entry, path_of[identity], by_image[identity], index_of, outlines=outlines)
         for identity, entry in entries.items()
@@ -68,6 +71,28 @@ def assemble(
     empty = sum(not len(image.boxes) for image in images)
     notes += [f"{of}: {empty} of {len(images)} images have no object"] * bool(empty)
     return Objects(images, [category["name"] for category in categories], list(index_of), notes, origin, on_bad)
+
+
+def of_one_name_each(categories: list[Entry], used: Collection[Any], of: Path) -> tuple[list[Entry], list[str]]:
+    """Categories by which classes are told apart, and what is to be said of others.
+
+    Of those that share a name the unused are left out: Roboflow writes the data set's name as a category of its own,
+    which often is that of a class.
+
+    Raises:
+        ValueError: Several that share a name are used.
+    """
+    kept: dict[str, Entry] = {}
+    notes = []
+    for category in sorted(categories, key=lambda category: category["id"] not in used):  # the used ones first
+        first = kept.setdefault(category["name"], category)
+        if first is category:
+            continue
+        both = f"the categories {first['id']} and {category['id']} are both called {category['name']!r}"
+        if category["id"] in used:
+            raise ValueError(f"{of}: {both}, and both have objects; give each a name of its own, or the objects one id")
+        notes.append(f"{of}: {both}; the latter has no objects, and is left out")
+    return list(kept.values()), notes
 
 
 def in_order(categories: list[Entry], classes: list[str] | None, of: Path) -> list[Entry]:
@@ -79,8 +104,6 @@ def in_order(categories: list[Entry], classes: list[str] | None, of: Path) -> li
     if differ := sorted(set(names) ^ set(classes)):
         shown = ", ".join(differ[:5])
         raise ValueError(f"{of}: training and validation have not the same categories; only one has {shown}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{of} has categories of one name, in another order than those of the training images")
     return sorted(ordered, key=lambda category: classes.index(category["name"]))
 
 
@@ -109,7 +132,7 @@ def _size_problem(entry: Entry, path: Path, size: tuple[int, int] | str) -> Prob
     wanted = (entry["height"], entry["width"])
     if size == wanted:
         return None
-    return Problem("images of another size", said_otherwise(path, wanted, "its json says"))
+    return Problem("images of another size", said_otherwise(path, wanted, "its annotation says"))
 
 
 def _annotated(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from limbeck.data.parts import KNOWN, NAMES, Part, Source, parts_in, resembles_part
+from limbeck.data.parts import NAMES, Part, Source, folders_in, part_named, parts_in, refuse_unknown, resembles_part
 from limbeck.data.problems import OnBadData
 from limbeck.tasks.detection.assemble import assemble
 from limbeck.tasks.detection.checks import image_path, read_json
 from limbeck.tasks.detection.dataset import Objects
 
+OF_OTHER_TASKS = ("person_keypoints_", "captions_", "image_info_", "panoptic_", "stuff_")  # COCO's own beside these
 ROBOFLOW = "_annotations.coco.json"  # beside its images
 
 
@@ -18,7 +19,7 @@ def find_coco(data: Path, on_bad: OnBadData, outlines: bool) -> dict[Part, Sourc
     """The parts of which there is a json.
 
     Raises:
-        ValueError: Nothing is held out, but a json is called like a part that is not known.
+        ValueError: Nothing is held out, but a json or its folder may be a part by another name.
     """
     found = {part: (path / ROBOFLOW, path) for part, path in parts_in(data).items() if (path / ROBOFLOW).is_file()}
     jsons = {path.stem.lower(): path for path in sorted((data / "annotations").glob("*.json"))}
@@ -26,10 +27,11 @@ def find_coco(data: Path, on_bad: OnBadData, outlines: bool) -> dict[Part, Sourc
         stems = [stem for name in names for stem in (f"instances_{name}", name) if stem in jsons]
         if part not in found and stems:
             found[part] = jsons[stems[0]], _images_of(data, part, jsons[stems[0]])
-    unknown = [path for path in jsons.values() if path not in {file for file, _ in found.values()}]
-    unknown = [path for path in unknown if resembles_part(path.stem) and path.stem.startswith("instances_")]
-    if unknown and len(found) < 2:
-        raise ValueError(f"{unknown[0]} is of no part that is known; known names are {KNOWN}")
+    known = {stem for names in NAMES.values() for name in names for stem in (f"instances_{name}", name)}
+    unknown = [path for stem, path in jsons.items() if resembles_part(stem) and stem not in known]
+    unknown = [path for path in unknown if not path.stem.startswith(OF_OTHER_TASKS)]
+    folders = [each / ROBOFLOW for each in folders_in(data) if part_named(each.name) is None]
+    refuse_unknown(found, [*unknown, *filter(Path.is_file, folders)])
     return {
         part: partial(read_coco, file, folder, on_bad=on_bad, outlines=outlines)
         for part, (file, folder) in found.items()

@@ -58,13 +58,13 @@ class Objects:
             yield from (image.path, image.boxes, image.labels, image.crowd, image.areas)
 
     def read(self, index: int) -> Tensor:
-        """One image (3, H, W) uint8; ``ValueError`` that names the file where it is not as the json says."""
+        """One image (3, H, W) uint8; ``ValueError`` that names the file where it is not as annotated."""
         wanted = self.images[index]
         image = read_image(wanted.path)
         if tuple(image.shape[1:]) != wanted.size:
             height, width = wanted.size
             raise ValueError(
-                f"{wanted.path} is {image.shape[2]}x{image.shape[1]} pixels, its json says {width}x{height}"
+                f"{wanted.path} is {image.shape[2]}x{image.shape[1]} pixels, its annotation says {width}x{height}"
             )
         return image
 

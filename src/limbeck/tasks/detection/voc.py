@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from limbeck.data.images import EXTENSIONS
 from limbeck.data.index import sizes_of
-from limbeck.data.parts import Part, Source, files_below, parts_in
+from limbeck.data.parts import Part, Source, files_below, folders_in, parts_in, refuse_unknown, resembles_part
 from limbeck.data.problems import OnBadData, Problem
 from limbeck.data.voc import images_of, root_of, stems_of
 from limbeck.tasks.detection.assemble import assemble
@@ -31,7 +31,11 @@ def find_voc(data: Path, on_bad: OnBadData) -> dict[Part, Source[Objects]]:
         if not files:
             files["train"] = [(path, root / "Annotations" / f"{stem}.xml") for stem, path in images.items()]
         return {part: partial(read_voc, pairs, of=root, on_bad=on_bad) for part, pairs in files.items()}
-    folders = parts_in(data) or {"train": data}
+    parts = parts_in(data)
+    others = [each for each in folders_in(data) if each not in parts.values() and (parts or resembles_part(each.name))]
+    if len(parts) < 2:
+        refuse_unknown(parts, [each for each in others if _beside(each)])
+    folders = parts or {"train": data}
     found = {part: _beside(folder) for part, folder in folders.items()}
     return {part: partial(read_voc, pairs, of=folders[part], on_bad=on_bad) for part, pairs in found.items() if pairs}
 
@@ -65,7 +69,9 @@ def read_voc(
         height, width = (1, 1) if isinstance(size, str) else size
         entries.append({"id": identity, "file_name": path.name, "height": height, "width": width})
         try:
-            annotations += _annotations(xml, identity)
+            found, stated = _annotations(xml, identity)
+            annotations += found
+            entries[-1] |= stated
         except (OSError, ElementTree.ParseError) as error:
             paths[identity] = Problem("unreadable xml files", f"{xml} cannot be read as xml ({error})")
     names = classes or sorted({str(each["category_id"]) for each in annotations})
@@ -88,10 +94,16 @@ def read_voc(
     )
 
 
-def _annotations(xml: Path, image: int) -> list[Entry]:
-    """Corners count pixels from 1 and belong to the object, so left and top are one less here."""
+def _annotations(xml: Path, image: int) -> tuple[list[Entry], dict[str, int]]:
+    """Objects, and the height and width of the image where the xml states them; some tools write 0.
+
+    Corners count pixels from 1 and belong to the object, so left and top are one less here.
+    """
     found: list[Entry] = []
-    for number, each in enumerate(ElementTree.parse(xml).iter("object"), 1):
+    content = ElementTree.parse(xml)
+    stated = {side: (content.findtext(f"size/{side}") or "").strip() for side in ("height", "width")}
+    size = {side: int(value) for side, value in stated.items() if value.isdecimal() and int(value)}
+    for number, each in enumerate(content.iter("object"), 1):
         box: list[float] | str = "of no four numbers"
         try:
             left, top, right, bottom = (float(each.findtext(f"bndbox/{name}") or "") for name in CORNERS)
@@ -108,4 +120,4 @@ def _annotations(xml: Path, image: int) -> list[Entry]:
                 "iscrowd": int((each.findtext("difficult") or "0").strip() == "1"),
             }
         )
-    return found
+    return found, size

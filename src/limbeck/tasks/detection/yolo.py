@@ -9,7 +9,7 @@ from typing import Any
 
 from limbeck.data.images import EXTENSIONS, no_image_in
 from limbeck.data.index import sizes_of
-from limbeck.data.parts import Part, Source, files_below
+from limbeck.data.parts import Part, Source, files_below, part_named
 from limbeck.data.problems import OnBadData
 from limbeck.data.text import read_text
 from limbeck.tasks.detection.assemble import assemble
@@ -29,7 +29,7 @@ def find_yolo(file: Path, on_bad: OnBadData, outlines: bool) -> dict[Part, Sourc
     """The parts that a yaml names.
 
     Raises:
-        ValueError: It names no classes, or a place that is not there.
+        ValueError: It names no classes, or another number of them than it says, or a place that is not there.
     """
     content = _read_yaml(file)
     names = content.get("names")
@@ -37,18 +37,20 @@ def find_yolo(file: Path, on_bad: OnBadData, outlines: bool) -> dict[Part, Sourc
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not names:
         raise ValueError(f"{file} has no names; it should list the classes, as names: [cat, dog]")
-    parts: tuple[Part, ...] = ("train", "val", "test")
+    if (count := content.get("nc", len(names))) != len(names):
+        raise ValueError(f"{file}: nc is {count}, but names lists {len(names)} classes; correct one of them")
+    parts = {part: key for key in content if (part := part_named(str(key)))}  # exporters write valid, too
     return {
         part: partial(
             read_yolo,
-            _places(file, content, str(part)),
+            _places(file, content, key),
             names=list(map(str, names)),
             of=file,
             on_bad=on_bad,
             outlines=outlines,
         )
-        for part in parts
-        if content.get(part)
+        for part, key in parts.items()
+        if content[key]
     }
 
 

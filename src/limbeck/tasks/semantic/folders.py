@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from limbeck.data.images import EXTENSIONS, no_image_in
-from limbeck.data.parts import KNOWN, Part, Source, files_below, folders_in, parts_in
+from limbeck.data.parts import KNOWN, Part, Source, files_below, folders_in, parts_in, refuse_unknown, resembles_part
 from limbeck.data.problems import OnBadData, left_out
 from limbeck.tasks.semantic.classes import FILES, Labels, read_labels, with_classes
 from limbeck.tasks.semantic.dataset import Masks, checked, without_mask
@@ -35,6 +35,8 @@ def twins_in(folder: Path) -> dict[Part, Twins]:
         if missing := [path for part, path in parts.items() if part not in of_masks and part != "test"]:
             raise ValueError(f"{missing[0]} has no counterpart in {masks}; masks lie there as the images do here")
         found = {part: (path, of_masks[part]) for part, path in parts.items() if part in of_masks}
+        others = [each for each in folders_in(images) if each not in parts.values() and resembles_part(each.name)]
+        refuse_unknown(found, others)
         return found or {"train": (images, masks)}
     parts = {part: path for part, path in parts_in(folder).items() if _named(path, IMAGES)}
     others = [each for each in folders_in(folder) if each not in parts.values() and _named(each, IMAGES)]
