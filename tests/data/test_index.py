@@ -53,6 +53,14 @@ def test_sound_images_are_decoded_once_and_again_when_they_change(paths, looked,
     assert looked == ["2.jpg"]
 
 
+def test_how_far_the_check_is_is_shown(paths, looked, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(index, "track", lambda items, what, total: shown.append((what, total)) or items)
+    sizes_of(paths, tmp_path)
+    sizes_of(paths[:2], tmp_path)
+    assert shown == [(f"checking images of {tmp_path}", 4), (f"checking images of {tmp_path}", 0)]
+
+
 def test_bad_and_missing_images_are_told_in_their_places_and_looked_at_again(paths, looked, tmp_path):
     paths[1].write_bytes(paths[1].read_bytes()[:-200])
     paths[2].unlink()

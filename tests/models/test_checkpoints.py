@@ -69,6 +69,8 @@ def test_a_damaged_file_of_weights_is_named(tmp_path, name):
         load_weights(nn.Linear(2, 3), str(path))
     with pytest.raises(ValueError, match="no weights at"):
         load_weights(nn.Linear(2, 3), str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match=r"no weights at pretrianed; did you mean pretrained\?"):
+        load_weights(nn.Linear(2, 3), "pretrianed")
 
 
 def test_published_weights_that_cannot_be_had_are_an_error():

@@ -1,7 +1,10 @@
 import dataclasses
+from typing import get_args
 
 import pytest
 
+from limbeck.commands.arguments import _kinds
+from limbeck.tasks import TASKS, task_kind
 from limbeck.training.options import RunOptions
 from limbeck.training.ranges import RANGES, check_ranges
 from limbeck.training.recipe import Budget
@@ -21,6 +24,25 @@ WRONG = {
 
 def test_every_number_of_a_budget_has_a_range():
     assert RANGES.keys() >= NUMBERS
+
+
+def is_number(kind):
+    return kind in (int, float) or any(map(is_number, get_args(kind)))
+
+
+def test_every_number_of_a_recipe_and_of_a_run_has_a_range():
+    made = [getattr(task_kind(name), command) for name in TASKS for command in ("train", "distill")]
+    kinds = {name: kind for make in [*made, RunOptions] for name, kind in _kinds(make).items()}
+    numbers = {name.replace("-", "_") for name, kind in kinds.items() if is_number(kind)}
+    assert {"clip", "images", "size", "data_seed", "scale", "strides", "max_hours"} < numbers
+    assert numbers - RANGES.keys() == {"weight", "task_weight"}  # which may be a schedule: see test_resume's neighbours
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_nan_and_what_has_no_end_are_in_no_range(name):
+    for value in (float("nan"), float("inf"), float("-inf")):
+        with pytest.raises(ValueError, match=f"{name} is .*; it must be finite and "):
+            check_ranges({name: value})
 
 
 def test_a_number_without_end_is_told_to_be_finite():

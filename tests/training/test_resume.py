@@ -152,7 +152,11 @@ def test_a_folder_that_cannot_be_made_is_refused_in_a_dry_run_too(tmp_path, dry_
 def test_a_dry_run_says_what_would_be_done_and_leaves_nothing(tmp_path, capsys):
     report = train(alone(), tmp_path / "run", RunOptions(dry_run=True))
     assert not report.finished
-    assert "for 8 steps of 32 images (4 an epoch) by sgd, learning rate 0.05" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    student = sum(parameter.numel() for parameter in alone().student.parameters())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert f"student: {student:,} parameters, trained on {device}" in shown
+    assert "for 8 steps of 32 images (4 an epoch) by sgd, learning rate 0.05" in shown
     assert not (tmp_path / "run").exists()
 
 
@@ -163,6 +167,25 @@ def test_a_model_with_outputs_for_too_few_classes_is_refused_before_training(tmp
     ):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 2, "accumulate": 2}])
+@pytest.mark.parametrize("seen", ["one position", "more", "frozen"])
+def test_a_batch_norm_that_would_see_a_single_value_is_refused_before_training(tmp_path, changes, seen):
+    norm = torch.nn.BatchNorm2d(4)
+    norm.requires_grad_(seen != "frozen")
+    pool = torch.nn.AdaptiveAvgPool2d(2 if seen == "more" else 1)
+    layers = [torch.nn.Conv2d(3, 4, 3), pool, norm, torch.nn.Flatten(), torch.nn.LazyLinear(10)]
+    student = torch.nn.Sequential(*layers)
+    student(torch.zeros(2, 3, 8, 8))
+    recipe = dataclasses.replace(alone(**changes), student=student)
+    if seen == "one position":
+        with pytest.raises(ValueError, match=r"the batch norm 2 of Sequential would see .* take a larger --batch-size"):
+            train(recipe, tmp_path / "run", RunOptions(dry_run=True))
+    else:
+        train(recipe, tmp_path / "run", RunOptions(dry_run=True))
+        assert norm.training
+    assert not norm._forward_pre_hooks
 
 
 def hold(folder, ready, end):

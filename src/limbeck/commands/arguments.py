@@ -8,11 +8,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, get_type_hints
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
-from limbeck.commands.words import absolute, check, is_of_files
+from limbeck.commands.words import absolute, check, is_of_files, values_of
 from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Recipe
 
@@ -57,13 +57,35 @@ def parse_options(options: Any, data: type, program: str, words: list[str]) -> A
     return dataclasses.replace(parsed, recipe=_absolute("", parsed.recipe))
 
 
+def call(command: Callable[..., None], program: str, words: list[str]) -> None:
+    """Call a command's function with what was typed behind its name.
+
+    Raises:
+        ValueError: An option does not exist, or is there twice.
+    """
+    if "-h" not in words:
+        check(words, _kinds(command))
+    tyro.cli(command, args=words, prog=program)
+
+
 def _parse(
     form: type[Arguments[OfRecipe]], kinds: Mapping[str, Any], program: str, words: list[str], description: str
 ) -> Arguments[OfRecipe]:
     known = {"out": Path, **kinds, **_kinds(RunOptions)}
     if "-h" not in words:
         check(words, known, {name for name, kind in known.items() if _is_repeated(kind)})
+        _check_counts(words, known)
     return tyro.cli(form, args=words, prog=program, description=description, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def _check_counts(words: list[str], known: Mapping[str, Any]) -> None:
+    """Refuse another number of values than an option takes, where that is more than one."""
+    for name, kind in known.items():
+        rows = [each for each in (kind, *get_args(kind)) if get_origin(each) is tuple]
+        counts = [len(get_args(row)) for row in rows if Ellipsis not in get_args(row)]
+        values = values_of(words, name)
+        if counts and values and values != ["None"] and len(values) not in counts:
+            raise ValueError(f"--{name} takes {counts[0]} values, not {len(values)}: {' '.join(values)}")
 
 
 def _first_line(make: Callable[..., Any]) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tyro
 from torch import nn
 
+from limbeck.commands.arguments import call
 from limbeck.commands.report import missing, write_report
 from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.classification.options import Data
@@ -22,7 +22,7 @@ STEPS = 540  # of every student
 
 def command(arguments: list[str]) -> None:
     """The main job on embedded data."""
-    tyro.cli(demo, args=arguments, prog="limbeck demo")
+    call(demo, "limbeck demo", arguments)
 
 
 def demo(out: Path = Path("runs/demo")) -> None:

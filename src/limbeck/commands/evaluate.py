@@ -8,9 +8,9 @@ from json import dumps
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from rich.table import Table
 
+from limbeck.commands.arguments import call
 from limbeck.commands.record import arguments_of, data_of
 from limbeck.commands.words import Runs, relative
 from limbeck.data.parts import HeldOut
@@ -35,7 +35,7 @@ MANY = 8  # metrics that are still columns of the table
 
 def evaluate(arguments: list[str]) -> None:
     """The students of runs beside the teacher of the first."""
-    tyro.cli(_evaluate, args=arguments, prog="limbeck evaluate")
+    call(_evaluate, "limbeck evaluate", arguments)
 
 
 def _evaluate(

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from limbeck.commands.arguments import call
 from limbeck.commands.comparison import Comparison, Precision
 from limbeck.commands.record import data_of, sha256_of
 from limbeck.commands.words import Run
@@ -32,7 +33,7 @@ CALIBRATED_ON = 128  # training images, of which int8 takes its ranges
 
 def export(arguments: list[str]) -> None:
     """A run's student as a file for production."""
-    tyro.cli(_export, args=arguments, prog="limbeck export")
+    call(_export, "limbeck export", arguments)
 
 
 def _export(

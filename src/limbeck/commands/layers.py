@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from limbeck.commands.arguments import call
 from limbeck.models.build import RUN, source_of
 from limbeck.models.features import survey
 from limbeck.models.maps import Found
@@ -24,7 +25,7 @@ UNKNOWN = ["?"] * 1000  # classes of a model that no data is given for
 
 def layers(arguments: list[str]) -> None:
     """Every layer of a model."""
-    tyro.cli(_layers, args=arguments, prog="limbeck layers")
+    call(_layers, "limbeck layers", arguments)
 
 
 def _layers(

@@ -8,9 +8,9 @@ from functools import cache
 from importlib.resources import files
 
 import torch
-import tyro
 from rich.table import Table
 
+from limbeck.commands.arguments import call
 from limbeck.commands.words import Run
 from limbeck.core.match import Match
 from limbeck.methods.method import FUSED, OF_SCORES, Method
@@ -24,7 +24,7 @@ COLUMNS = ("method", "paper", "compares", "read at", "projector", "weight", "pub
 
 def methods(arguments: list[str]) -> None:
     """Every method."""
-    tyro.cli(_methods, args=arguments, prog="limbeck methods")
+    call(_methods, "limbeck methods", arguments)
 
 
 def _methods(markdown: bool = False) -> None:
@@ -82,7 +82,7 @@ def bibliography() -> dict[str, str]:
 
 def cite(arguments: list[str]) -> None:
     """The papers of a run."""
-    tyro.cli(_cite, args=arguments, prog="limbeck cite")
+    call(_cite, "limbeck cite", arguments)
 
 
 def _cite(run: Run, /) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from limbeck.commands.arguments import call
 from limbeck.commands.words import Run
 from limbeck.data.images import EXTENSIONS, no_image_in, read_image, to_pil_image
 from limbeck.data.parts import files_below
@@ -26,7 +27,7 @@ from limbeck.training.signals import ending_in_order
 def predict(arguments: list[str]) -> None:
     """What a run's student says of images."""
     with ending_in_order():
-        tyro.cli(_predict, args=arguments, prog="limbeck predict")
+        call(_predict, "limbeck predict", arguments)
 
 
 def load(run: str | Path) -> Predictor:

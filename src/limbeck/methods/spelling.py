@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from limbeck.methods.method import Method
 from limbeck.methods.table import METHODS, SCHEDULES
 from limbeck.models.files import file_and_name, function_in
 
+OF_PROGRESS = ("at", "until")  # shares of the training
+ABOVE_0 = ("temperature", "weight", "hidden", "width", "power", "reduction", "pool", "grid", "stage")
 NOT_SPELT = ("norm", "rest", "assign", "softmax")  # modules, functions, and what the models tell
 
 
@@ -92,7 +96,27 @@ def options_of(text: str, make: Callable[..., Any], name: str) -> dict[str, Any]
         }
     except (SyntaxError, ValueError):
         raise ValueError(f"{name}:{text}: options are written {name}:option=value,option=value") from None
-    for option in given:
+    for option, value in given.items():
         if option not in takes:
             raise ValueError(f"{name} has no option {option!r}; it has {', '.join(takes) or 'none'}")
+        if name in METHODS or name in SCHEDULES:  # one's own may mean anything
+            _check_value(name, option, value, signature(make).parameters[option])
     return given
+
+
+def _check_value(name: str, option: str, value: Any, parameter: Parameter) -> None:
+    """Refuse what is no number where one is wanted, and numbers with which no method of limbeck's makes sense."""
+    kinds = set(re.findall(r"\w+", getattr(parameter.annotation, "__name__", str(parameter.annotation))))
+    is_row = "tuple" in kinds
+    wanted = "numbers, as (0.3, 0.8)" if is_row else "a number" if kinds & {"int", "float"} else ""
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not wanted or (value is None and "None" in kinds):
+        return
+    if isinstance(value, tuple) is not is_row or not all(isinstance(each, int | float) for each in numbers):
+        raise ValueError(f"{name}:{option}={value}: {option} is {wanted}")
+    most, least = (
+        (1.0 if option in OF_PROGRESS else sys.float_info.max),
+        "above 0" if option in ABOVE_0 else "0 or more",
+    )
+    if not all(0 <= each <= most and (each or option not in ABOVE_0) for each in numbers):
+        raise ValueError(f"{name}:{option}={value}: {option} must be finite, {least}" + ", and at most 1" * (most == 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ValueError: There is no such file, it is none of these, holds more than tensors, or a tensor holds nan.
     """
     if not path.is_file():
-        raise ValueError(f"no weights at {path}")
+        nearest = get_close_matches(str(path).lower(), ["pretrained"])
+        raise ValueError(f"no weights at {path}" + (f"; did you mean {nearest[0]}?" if nearest else ""))
     try:
         state = load_file(path) if path.suffix == ".safetensors" else _state_dict(_loaded(path), path)
     except SafetensorError as error:

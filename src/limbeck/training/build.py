@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 
 from limbeck.core.auto_weight import BATCHES
 from limbeck.core.distiller import Distiller
-from limbeck.core.modules import call, evaluating
+from limbeck.core.modules import call, evaluating, set_training
 from limbeck.teacher.prepare import prepare_teacher
 from limbeck.training.alone import Alone
 from limbeck.training.by_class import found_by
@@ -70,14 +72,49 @@ def build(recipe: Recipe, loaders: Loaders, example: Any, device: torch.device, 
     return Built(distiller, metrics, classes, rows)
 
 
+@contextmanager
+def refusing_single_values(student: nn.Module) -> Iterator[None]:
+    """Refuse a student of which a batch norm, once it trains, would see one value a channel: torch normalises none.
+
+    The model is called in between, with as many images as in a step; its batch norms may be in eval mode then.
+    """
+    set_training(student, True)  # of which some models leave norms out
+    norms = {path: module for path, module in student.named_modules() if _trains(module)}
+    single: list[str] = []
+
+    def note(path: str, _: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and args[0].numel() == args[0].shape[1]:
+            single.append(path)
+
+    hooks = [module.register_forward_pre_hook(partial(note, path)) for path, module in norms.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if single:
+        raise ValueError(
+            f"the batch norm {single[0]} of {type(student).__name__} would see a map of 1x1 of a single image, which "
+            "cannot be normalised: take a larger --batch-size (or smaller --accumulate), or larger images"
+        )
+
+
+def _trains(module: nn.Module) -> bool:
+    """Whether a module is a batch norm that takes its statistics from the batch; frozen ones do not."""
+    if not isinstance(module, nn.modules.batchnorm._BatchNorm) or not module.training:
+        return False
+    return not module.affine or module.weight.requires_grad
+
+
 def has_unused(student: nn.Module, recipe: Recipe, example: Any) -> bool:
     """Try the student's own loss; whether there are parameters that it does not reach, as an encoder's last may be.
 
     Raises:
-        ValueError: The loss cannot be computed, as where a model has outputs for fewer classes than the data.
+        ValueError: The loss cannot be computed, as where a model has outputs for fewer classes than the data, or a
+            batch norm would see a single value.
     """
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    with evaluating(student), torch.enable_grad():
+    with evaluating(student), torch.enable_grad(), refusing_single_values(student):
         for module in student.modules():
             module.training = not isinstance(module, nn.modules.batchnorm._BatchNorm)  # a detector gives losses then
         try:

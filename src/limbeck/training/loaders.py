@@ -38,7 +38,7 @@ class Loaders:
         """A batch of the first training images, or of those that the recipe names: no more than there is memory for."""
         budget = self.recipe.budget
         at_once = budget.batch_size // (budget.accumulate * self.accelerator.num_processes)
-        indices = self.recipe.examples or range(min(EXAMPLES, at_once))
+        indices = (self.recipe.examples or range(EXAMPLES))[:at_once]
         batch = self.recipe.collate([self.recipe.train_data[0, index] for index in indices])
         return send_to_device(batch, self.accelerator.device)
 

@@ -37,15 +37,16 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(
         ("size", "teacher_size", "beside_size", "load_size", "short_side", "long_side", "crop"), AT_LEAST_ONE
     ),
-    **dict.fromkeys(("learning_rate", "slice_rate", "max_hours"), POSITIVE),
+    **dict.fromkeys(("learning_rate", "slice_rate", "max_hours", "scale"), POSITIVE),
     **dict.fromkeys(
         ("weight_decay", "warmup_epochs", "workers", "auxiliary", "dice", "colour", "mixup", "cutmix"), NOT_NEGATIVE
     ),
     **dict.fromkeys(("flip", "erasing", "loaded_rate", "score"), SHARE),
-    **dict.fromkeys(("sample", "multiple", "slice_patience", "depth"), AT_LEAST_ONE),
+    **dict.fromkeys(("sample", "multiple", "slice_patience", "depth", "strides"), AT_LEAST_ONE),
     **dict.fromkeys(("slice_epochs", "global_epochs", "pictures"), NOT_NEGATIVE),
     **dict.fromkeys(("labelled_share", "label_smoothing"), SHARE_BELOW_ONE),
-    "seed": Range(-(2**63), 2**64 - 1),  # which torch takes
+    **dict.fromkeys(("seed", "data_seed"), Range(-(2**63), 2**64 - 1)),  # which torch takes
+    "ignore_index": Range(0, 255),
     "ratio": Range(0, 1, without_low=True, without_high=True),
     "clip": Range(0, without_low=True, otherwise=", or None for no clipping"),
     "ema": Range(0, 1, without_low=True, without_high=True),

@@ -44,6 +44,25 @@ def test_a_run_says_its_data_and_is_evaluated_on_what_it_was_measured_on(data, c
         assert f": {count} " in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_first_image_does_not_decide_at_which_size_all_are_seen(data, capsys):
+    Image.new("RGB", (1, 1)).save(data / "all" / "train" / "cat" / "!.png")
+    main(["train", "classification", "--data", str(data / "all"), *SHORT, "--dry-run", "--out", str(data / "run")])
+    assert "9 training images, augmented (small) at 8 px" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--size", "0"], "size is 0; it must be 1 or more"),
+        (["--max-hours", "nan"], "max_hours is nan; it must be finite and above 0"),
+        (["--keep-every", "0"], "keep_every is 0; it must be 1 or more"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused_before_the_data_are_read(data, capsys, option, message):
+    words = ["--data", str(data / "nowhere"), "--model", f"{ROOT}/tests/nets.py:small", "--out", str(data / "run")]
+    assert message in mistake(["train", "classification", *words, *option], capsys)
+
+
 @pytest.mark.parametrize(("part", "named"), [("train", "training data"), ("valid", "validation data")])
 def test_a_run_is_not_resumed_on_other_data(data, capsys, part, named):
     run = str(data / "run")

@@ -76,6 +76,14 @@ def test_an_empty_class_names_its_folder(folder):
 def test_empty_missing_and_flat_folders_are_errors(tmp_path):
     with pytest.raises(ValueError, match="no folder"):
         load_images(str(tmp_path / "nothing"))
+    for name, meant in (
+        ("Digits", "digits"),
+        ("digit", "digits"),
+        ("CIFAR10:x", "cifar10:DIR"),
+        ("cifar-100", "cifar100"),
+    ):
+        with pytest.raises(ValueError, match=rf"no folder {name}; .*; did you mean {meant}"):
+            load_images(name)
     with pytest.raises(ValueError, match="has no class folders"):
         load_images(str(tmp_path))
     with pytest.raises(ValueError, match="holds no image"):

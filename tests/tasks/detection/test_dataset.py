@@ -234,6 +234,15 @@ def test_a_part_without_an_object_is_refused(tmp_path, part, crowd):
         load_objects(tmp_path)
 
 
+def test_the_data_are_summed_up_for_the_start_of_a_run(tmp_path):
+    write_part(tmp_path, "train", [image(1), image(2)], [annotation(1)])
+    write_part(tmp_path, "val", [image(3)], [annotation(1, 3)])
+    objects, _ = recipe._objects(Data(tmp_path), masks=False)
+    assert objects.notes[0] == "classes: 2 (cat, dog)"
+    assert objects.notes[1].startswith(f"training: 2 images, of {tmp_path}/images/train by the COCO json ")
+    assert objects.notes[2].startswith(f"validation: 1 images, of {tmp_path}/images/val by the COCO json ")
+
+
 def test_chosen_images_without_an_object_are_refused(tmp_path):
     write_part(tmp_path, "train", [image(1), image(2)], [annotation(1)])
     write_part(tmp_path, "val", [image(3)], [annotation(1, 3)])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from limbeck.data.inputs import Inputs
 from limbeck.tasks.semantic import recipe
 from limbeck.tasks.semantic.cityscapes import CITYSCAPES
 from limbeck.tasks.semantic.classes import IGNORED, UNKNOWN, meaning_of
@@ -364,6 +365,23 @@ def test_a_tenth_held_out_of_which_no_pixel_has_a_class_is_refused(flat):
         save(path, [255])
     assert_refused(flat, "none of the 2 masks held out of", "has a pixel of a class", "--data-seed")
     assert load_masks(flat, seed=1)
+
+
+def test_the_first_image_does_not_decide_at_which_size_all_are_seen(folder):
+    for part, colour in (("images", "RGB"), ("masks", "L")):
+        Image.new(colour, (1, 1)).save(folder / "train" / part / "!.png")
+    masks, _ = recipe._masks(Data(folder))
+    assert recipe._short_side(Data(folder), masks) == HEIGHT
+    assert recipe._crop(Data(folder), masks, [Inputs(multiple=1)]) == (HEIGHT, WIDTH)
+
+
+def test_the_data_are_summed_up_for_the_start_of_a_run(folder):
+    masks, _ = recipe._masks(Data(folder))
+    assert masks.notes[:3] == [
+        "classes: 3 (road, car, sky)",
+        f"training: 4 images, of {folder / 'train' / 'images'} with the masks of {folder / 'train' / 'masks'}",
+        f"validation: 2 images, of {folder / 'val' / 'images'} with the masks of {folder / 'val' / 'masks'}",
+    ]
 
 
 def test_chosen_masks_of_which_no_pixel_has_a_class_are_refused(folder):

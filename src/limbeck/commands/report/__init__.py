@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import tyro
-
+from limbeck.commands.arguments import call
 from limbeck.commands.words import Runs
 
 NEEDED = ("altair", "jinja2", "vl_convert", "scipy")
@@ -15,7 +14,7 @@ NEEDED = ("altair", "jinja2", "vl_convert", "scipy")
 
 def report(arguments: list[str]) -> None:
     """One page about runs."""
-    tyro.cli(_report, args=arguments, prog="limbeck report")
+    call(_report, "limbeck report", arguments)
 
 
 def _report(runs: Runs, /, out: Path | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from limbeck.tasks.classification.dataset import Images, split_off
 from limbeck.tasks.classification.embedded import load_embedded
 from limbeck.tasks.classification.folders import find_folders
 from limbeck.tasks.classification.lists import ENDINGS, find_lists
+
+NAMED = {"cifar10": "cifar10:DIR", "cifar100": "cifar100:DIR", "digits": "digits"}  # data sets that come with a library
 
 
 def load_images(
@@ -52,8 +55,10 @@ def find_sources(place: Path, on_bad: OnBadData) -> Mapping[Part, Source[Images]
     if place.suffix.lower() in ENDINGS and place.is_file():
         return find_lists(place, on_bad)
     if not place.is_dir():
+        nearest = get_close_matches(str(place).partition(":")[0].lower(), NAMED, n=1)
+        hint = f"; did you mean {NAMED[nearest[0]]}?" if nearest else ""
         raise ValueError(
-            f"no folder {place}; pass a folder of images, cifar10:DIR, cifar100:DIR, digits, or a list in .csv"
+            f"no folder {place}; pass a folder of images, {', '.join(NAMED.values())}, or a list in .csv{hint}"
         )
     lists = find_lists(place, on_bad)
     has_classes = any(folders_in(each) for each in folders_in(place))

@@ -46,8 +46,8 @@ class Data(AnnotatedImages):
 
     def __post_init__(self) -> None:
         check_ranges(vars(self))
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale is {self.scale}; it is the smallest and the largest factor, above 0")
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale is {self.scale}; it is the smallest and the largest factor")
 
 
 @dataclass(frozen=True)
