@@ -16,6 +16,7 @@ import torch
 from limbeck.cli import main
 
 ROWS = 50
+CLEAR = "\x1b[2J\x1b[H"
 FOLDER = os.getcwd()
 
 
@@ -31,6 +32,7 @@ class Terminal:
     columns: int
     environment: dict[str, str] = field(default_factory=dict)
     screens: list[str] = field(default_factory=list)  # every state of the screen that was seen, the last one last
+    raw: bytes = b""  # all that was written
     status: int | None = None
 
     @property
@@ -43,15 +45,17 @@ class Terminal:
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, self.columns, 0, 0))
         environment = {"TERM": "xterm-256color", **self.environment}
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["limbeck.commands.run", "timm", __name__])
+        context.set_forkserver_preload(["limbeck.commands.run", "timm", "torchmetrics", "sklearn.datasets", __name__])
         process = context.Process(target=_attached, args=(os.ttyname(terminal), environment, function, arguments))
         process.start()
         screen = pyte.Screen(self.columns, ROWS)
         stream = pyte.ByteStream(screen)
         while process.is_alive() or select.select([controller], [], [], 0)[0]:
             if select.select([controller], [], [], 0.02)[0]:
-                stream.feed(os.read(controller, 65536))
-                self.screens.append("\n".join(line.rstrip() for line in screen.display).strip("\n"))
+                read = os.read(controller, 65536)
+                self.raw += read
+                stream.feed(read)
+                self.screens.append(_shown(screen))
         process.join()
         self.status = process.exitcode
         os.close(terminal)
@@ -60,6 +64,19 @@ class Terminal:
 
     def limbeck(self, *arguments):
         return self.run(main, list(map(str, arguments)))
+
+    def last_of_each(self):
+        """The last screens before each was cleared, and the last of all."""
+        screens = []
+        for part in self.raw.split(CLEAR.encode()):
+            screen = pyte.Screen(self.columns, ROWS)
+            pyte.ByteStream(screen).feed(part)
+            screens.append(_shown(screen))
+        return screens
+
+
+def _shown(screen):
+    return "\n".join(line.rstrip() for line in screen.display).strip("\n")
 
 
 def _attached(terminal, environment, function, arguments):

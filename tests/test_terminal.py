@@ -1,12 +1,19 @@
 """Commands as a person meets them: on a terminal, whose last screen is compared with what is to be seen there."""
 
+import os
 import re
+import shutil
+import sys
 import time
 
 import pytest
+from PIL import Image
 
+from limbeck.cli import main
+from limbeck.commands import demo, report
+from limbeck.models import cost
 from limbeck.training.display import Display
-from tests.terminal import Terminal
+from tests.terminal import CLEAR, Terminal
 
 SMALL = (
     "--data",
@@ -23,6 +30,12 @@ SMALL = (
     "0",
 )
 WIDTHS = (80, 160)
+SETTINGS = {
+    "80 columns": (80, {}),
+    "160 columns": (160, {}),
+    "TERM=dumb": (80, {"TERM": "dumb"}),
+    "COLUMNS=40": (80, {"COLUMNS": "40"}),
+}
 
 
 def shows(screen, *lines):
@@ -71,29 +84,11 @@ def test_a_distillation_says_what_follows_what_and_how_long_it_takes(student):
     assert any("loss" in line and "= task" in line and "img/s" in line for lines in live for line in lines)
 
 
-@pytest.mark.parametrize("columns", WIDTHS)
-def test_evaluate_shows_a_row_for_each_model(student, teacher, columns):
-    terminal = Terminal(columns).limbeck("evaluate", student[0], teacher[0])
-    assert terminal.status == 0, terminal.last
-    assert terminal.last.count("│") > 6
-    assert "validation images of digits: 450" in terminal.last
-
-
-@pytest.mark.parametrize("columns", WIDTHS)
-@pytest.mark.parametrize("command", [("layers", "tests/nets.py:small", "--size", "8"), ("methods",), ("--help",)])
-def test_what_lists_things_fits_the_screen(command, columns):
-    terminal = Terminal(columns).limbeck(*command)
-    assert terminal.status == 0, terminal.last
-    assert "Traceback" not in terminal.last
-
-
-@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"COLUMNS": "40"}, {"FORCE_COLOR": "1"}], ids=str)
-def test_an_odd_terminal_sees_the_run_too(environment, tmp_path):
+def test_where_colour_is_forced_a_person_sees_the_run_too(tmp_path):
     options = ("--model", "tests/nets.py:small", "--epochs", "2", "--out", tmp_path / "run")
-    terminal = Terminal(80, environment).limbeck("train", "classification", *SMALL, *options)
+    terminal = Terminal(80, {"FORCE_COLOR": "1"}).limbeck("train", "classification", *SMALL, *options)
     assert terminal.status == 0, terminal.last
     assert "epoch 2: top1" in terminal.last
-    assert "Traceback" not in terminal.last
 
 
 @pytest.mark.parametrize("columns", [40, *WIDTHS])
@@ -123,3 +118,71 @@ def test_the_demo_ends_with_its_table(tmp_path):
     assert terminal.status == 0, terminal.last
     assert shows(terminal.last, "| alone | # # # | # |  |", "| distilled | # # # | # | # ± # |")
     assert any(re.search(r"distilled-0 epoch \d+/20 .* left", screen) for screen in terminal.screens)
+
+
+END = ("epoch 2: top1 # top5 # loss # (best top1 #)", "best top1 #, last #")
+DISTIL = ("--teacher", "teacher", "--no-teacher-check", "--student", "nets.py:small", "--epochs", "2")
+COMPRESS = ("--data", "digits", "--augment", "none", "--images", "128", "--workers", "0", "--no-teacher-check")
+COMMANDS = {  # with lines that follow each other on the last screen
+    "train": (("classification", *SMALL, "--model", "nets.py:big", "--epochs", "2", "--out", "teacher"), END),
+    "distill": (
+        ("classification", *SMALL, *DISTIL, "--out", "student"),
+        (*END, "student: student/student.safetensors"),
+    ),
+    "compress": (("classification", "teacher", *COMPRESS, "--out", "half"), ("student: half/student.safetensors",)),
+    "evaluate": (("student", "teacher"), ("validation images of digits: 450",)),
+    "predict": (("student", "images", "--out", "out"), ("1 images: out/predictions.json",)),
+    "export": (
+        ("student", "student.pt2"),
+        (
+            "top1 on 256 validation images: # by the file, # by torch",
+            "student.pt2: # MiB, images (B, 3, 8, 8) float32, RGB in [0, 1]",
+        ),
+    ),
+    "report": (("student", "teacher", "--out", "page.html"), ("report: page.html",)),
+    "layers": (("nets.py:small", "--size", "8"), ("last feature map: 2",)),
+    "methods": ((), ()),
+    "cite": (("student",), ("@misc{limbeck,",)),
+    "--help": ((), ("Each command explains its options: limbeck distill classification --help",)),
+    "demo": (("--out", "demo"), ("| alone | # # | # |  |", "| distilled | # # | # | # ± # |")),
+}
+
+
+WHOLE = {  # on the last screen, whatever its width
+    "compress": ("compressed", "5,466", "memory"),
+    "evaluate": ("agreement",),
+    "methods": ("arXiv 2312.06709", "ForegroundTransform", "65,792"),
+    "layers": ("(1000,)",),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_command_ends_with_a_screen_that_can_be_read(setting, tmp_path):
+    columns, environment = SETTINGS[setting]
+    terminal = Terminal(columns, environment).run(show_every_command, tmp_path)
+    assert terminal.status == 0, terminal.last
+    for last, (command, (_, lines)) in zip(terminal.last_of_each()[1:], COMMANDS.items(), strict=True):
+        assert not lines or shows(last, *lines), last
+        assert not re.search(r"━ +\d+/\d+ |Traceback|profiler", last), last  # the live line is gone
+        for words in WHOLE.get(command, ()):
+            assert words in last, last
+    counts = re.findall(r"━ +(\d+)/(\d+) ", "\n".join(terminal.screens))
+    assert all(int(done) <= int(total) for done, total in counts)
+    assert setting != "TERM=dumb" or b"\x1b" not in terminal.raw.replace(CLEAR.encode(), b"")
+
+
+def show_every_command(folder):
+    """One after the other, each on a screen of its own; what takes long and is not to be seen there has less to do."""
+    (folder / "images").mkdir()
+    Image.new("L", (8, 8), 90).save(folder / "images" / "0.png")
+    shutil.copy("tests/nets.py", folder)
+    os.chdir(folder)
+    budget = demo.budget
+    cost.SECONDS = 0
+    report.write_report = lambda runs, out: out
+    demo.SEEDS, demo.STEPS, demo.missing = range(2), 2, lambda: ["altair"]
+    demo.budget = lambda epochs, batch_size=64, evaluate_every=10, seed=0: budget(1, batch_size, 1, seed)
+    for command, (words, _) in COMMANDS.items():
+        print(end=CLEAR, flush=True)
+        main([command, *words])
+        sys.stdout.flush()

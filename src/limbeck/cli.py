@@ -12,35 +12,45 @@ limbeck makes a small vision model learn from a big one.
 
   limbeck train classification --data DIR --model MODEL --out RUN
       a model alone: to make a teacher, or the baseline for a student
-  limbeck distill classification --data DIR --teacher MODEL --student MODEL --out RUN
-      a student beside a teacher (MODEL: timm:NAME, torchvision:NAME, FILE.py:FUNCTION or a run folder)
+  limbeck distill classification --data DIR --teacher MODEL --student MODEL
+          --out RUN
+      a student beside a teacher (MODEL: timm:NAME, torchvision:NAME,
+      FILE.py:FUNCTION or a run folder)
   limbeck train|distill semantic ...
-      the same for semantic segmentation (MODEL: also smp:ARCH/ENCODER, hf:FOLDER)
+      the same for semantic segmentation (MODEL: also smp:ARCH/ENCODER,
+      hf:FOLDER)
   limbeck train|distill detection|instance ...
-      the same for object detection and instance segmentation (MODEL: torchvision:HEAD/timm:BACKBONE, hf:FOLDER)
+      the same for object detection and instance segmentation (MODEL:
+      torchvision:HEAD/timm:BACKBONE, hf:FOLDER)
   limbeck distill FILE.py ... --out RUN
-      a recipe of your own: the function in FILE.py that is named like the file (or FILE.py:FUNCTION)
+      a recipe of your own: the function in FILE.py that is named like
+      the file (or FILE.py:FUNCTION)
   limbeck train|distill|compress RUN --resume
       go on with a run of this command that was stopped or killed
   limbeck compress TASK MODEL --data DIR --ratio 0.5 --out RUN
-      a trained model made smaller: its layers become factors, which learn slice by slice to do what the layers did
+      a trained model made smaller: its layers become factors, which
+      learn slice by slice to do what the layers did
   limbeck evaluate RUN --data DIR
-      the student of a run, beside its teacher and beside other runs; --pictures N draws what segmenters and detectors
-      say
+      the student of a run, beside its teacher and beside other runs;
+      --pictures N draws what segmenters and detectors say
   limbeck report RUN [RUN ...]
-      one page about runs, to be opened in a browser: what was gained, curves, features, classes, cost
+      one page about runs, to be opened in a browser: what was gained,
+      curves, features, classes, cost
   limbeck predict RUN IMAGES --out DIR
       what the student of a run says of images, as json, masks and pictures
   limbeck export RUN student.onnx
-      the student of a run as .onnx, .pt2 or .xml (OpenVINO), written only where it gives what the student gives
+      the student of a run as .onnx, .pt2 or .xml (OpenVINO), written
+      only where it gives what the student gives
   limbeck layers MODEL --size 224
       every layer of a model, with its feature's shape and stride
   limbeck methods
-      every method that distill --method takes, with its paper, its layers and its weight
+      every method that distill --method takes, with its paper, its
+      layers and its weight
   limbeck cite RUN
       the BibTeX of the methods that a run used
   limbeck demo
-      a teacher, a student alone and a distilled student on embedded digits, in three minutes
+      a teacher, a student alone and a distilled student on embedded
+      digits, in three minutes
 
 Each command explains its options: limbeck distill classification --help"""
 

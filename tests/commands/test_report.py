@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from html import unescape
 
 import pytest
@@ -183,3 +184,13 @@ def test_what_is_no_run_and_what_is_not_installed_is_said(tmp_path, monkeypatch,
     assert f"{tmp_path} is no run" in mistake(["report", str(tmp_path)], capsys)
     monkeypatch.setattr(report, "find_spec", lambda name: None if name == "altair" else object())
     assert "needs altair: pip install 'limbeck[report]'" in mistake(["report", str(tmp_path)], capsys)
+
+
+def test_charts_are_drawn_for_a_user_without_a_home(tmp_path):
+    pytest.importorskip("altair")
+    nobody = "import os, pwd; os.environ.pop('HOME', None); pwd.getpwuid = lambda number: {}[number]"
+    look = (
+        "from limbeck.commands.report import import_altair; import_altair(); import altair; print('HOME' in os.environ)"
+    )
+    ran = subprocess.run([sys.executable, "-c", f"{nobody}; {look}"], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"

@@ -84,3 +84,13 @@ def test_where_nothing_can_be_written_images_are_checked_all_the_same(paths, loo
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert sizes_of(paths, tmp_path)[3] == (33, 40)
+
+
+def test_a_user_without_a_home_gets_no_folder_of_that_name(paths, looked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no user has this number
+    for _ in range(2):
+        assert sizes_of(paths, tmp_path)[3] == (33, 40)
+    assert len(looked) == 8
+    assert not list(tmp_path.glob("~*"))

@@ -78,6 +78,25 @@ def test_published_weights_that_cannot_be_had_are_an_error():
         load_weights(nn.Linear(2, 3), "pretrained", name="net.py:small")
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ConnectionError("no route"),
+            r"weights of timm:resnet18 could not be downloaded \(no route\); connect, or pass",
+        ),
+        (RuntimeError("no url"), r"no published weights of timm:resnet18 \(no url\); pass a file"),
+    ],
+)
+def test_a_network_that_is_down_is_not_taken_for_weights_that_nobody_published(monkeypatch, error, message):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("timm.create_model", fail)
+    with pytest.raises(ValueError, match=message):
+        load_weights(nn.Linear(2, 3), "pretrained", name="timm:resnet18")
+
+
 JUNK = {
     "text.pth": (b"hello", r"text.pth is no file of torch.save \(it begins with b'hello'\)"),
     "junk.bin": (b"abc", r"junk.bin is no file of torch.save \(it begins with b'abc'\)"),

@@ -34,7 +34,8 @@ def test_the_features_of_a_teacher_of_other_classes_are_followed_and_its_scores_
     main(["evaluate", str(run), "--json"])
     shown = capsys.readouterr()
     assert list(json.loads(shown.out)["models"]) == [str(run)]
-    assert "knows other classes, so it is not measured" in shown.err
+    assert "knows other classes (cat, dog, emu), so it is not measured" in shown.err
+    assert "nets.py:big is no run: name folders of runs" in mistake(["evaluate", str(run), f"{NETS}:big"], capsys)
     for scores in (["--method", "KD"], ["--method", "Cosine", "--layers", "output"]):
         error = mistake(distil(tmp_path / "other", "--teacher", str(teacher), *scores), capsys)
         assert "compares class scores, but the data has the classes 0, 1, 2, 3, 4, and the teacher knows other" in error
@@ -46,3 +47,13 @@ def test_weights_of_a_teacher_for_other_classes_leave_it_without_scores(tmp_path
     main(distil(tmp_path / "run", *models, "--dry-run"))
     assert "the teacher has no scores for the classes, so it is not measured" in capsys.readouterr().out
     assert "compares class scores" in mistake(distil(tmp_path / "run", *models, "--method", "KD"), capsys)
+
+
+def test_a_teacher_without_a_head_is_followed_and_not_measured(tmp_path, capsys):
+    body = "from torch import nn\n\n\ndef body():\n    return nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU())\n"
+    (tmp_path / "body.py").write_text(body)
+    main(distil(tmp_path / "run", "--teacher", f"{tmp_path}/body.py:body", "--teacher-size", "8"))
+    main(["evaluate", str(tmp_path / "run"), "--json"])
+    shown = capsys.readouterr().err
+    assert "body.py:body has no scores for the classes" in shown
+    assert "so it is not measured" in shown

@@ -12,6 +12,8 @@ from limbeck.tasks.detection.dataset import Annotated, Objects
 from limbeck.tasks.semantic import transforms as semantic
 from limbeck.tasks.semantic.classes import Labels, meaning_of
 from limbeck.tasks.semantic.dataset import Masks
+from limbeck.training.loaders import Collate, Telling
+from limbeck.training.signals import outlive_signals
 
 HEIGHT, WIDTH = 30, 40
 
@@ -66,9 +68,10 @@ def the_only(samples):
     return samples[0]
 
 
-def test_datasets_of_every_task_are_loaded_by_workers_that_do_not_fork(datasets):
-    """As on macOS and Windows, and with forkserver from Python 3.14 on, which pickles likewise."""
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])  # of macOS and Windows, and of Python 3.14
+def test_datasets_of_every_task_are_loaded_by_workers_that_do_not_fork(datasets, method):
     together = ConcatDataset(datasets[1])  # of all tasks at once: a worker takes seconds to start
-    loader = DataLoader(together, 1, num_workers=1, multiprocessing_context="spawn", collate_fn=the_only)
+    given = {"collate_fn": Collate(the_only), "worker_init_fn": outlive_signals}
+    loader = DataLoader(Telling(together), 1, num_workers=1, multiprocessing_context=method, **given)
     for place, sample in enumerate(loader):
         assert_same(sample, together[place])

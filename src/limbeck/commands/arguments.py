@@ -8,11 +8,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
-from limbeck.commands.words import absolute, check, is_of_files, values_of
+from limbeck.commands.words import absolute, check, check_choices, is_of_files, values_of
 from limbeck.training.options import RunOptions
 from limbeck.training.recipe import Recipe
 
@@ -75,6 +76,7 @@ def _parse(
     if "-h" not in words:
         check(words, known, {name for name, kind in known.items() if _is_repeated(kind)})
         _check_counts(words, known)
+        check_choices(words, {name: choices for name, kind in known.items() if (choices := _choices(kind))})
     return tyro.cli(form, args=words, prog=program, description=description, config=(tyro.conf.OmitArgPrefixes,))
 
 
@@ -108,6 +110,14 @@ def _kinds(make: Callable[..., Any]) -> dict[str, Any]:
 def _is_repeated(kind: Any) -> bool:
     """Whether an option is to be named once for each of its values."""
     return tyro.conf.UseAppendAction in getattr(kind, "__metadata__", ())
+
+
+def _choices(kind: Any) -> list[str]:
+    """The words that an option of these words alone takes."""
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if not all(part is NoneType or get_origin(part) is Literal for part in parts):
+        return []
+    return [choice for part in parts for choice in (("None",) if part is NoneType else get_args(part))]
 
 
 def _absolute(name: str, value: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.commands.compress_tables import print_costs
+from limbeck.commands.report import import_altair
 from limbeck.commands.words import values_of, without
 from limbeck.models.run_folder import RunFolder
 from limbeck.training.checkpoint import write_atomically
@@ -48,6 +49,7 @@ def _draw(rows: list[dict[str, Any]], file: Path) -> None:
     if find_spec("altair") is None or find_spec("vl_convert") is None:
         print(f"{file} is drawn where altair and vl-convert are: pip install 'limbeck[report]'")
         return
+    import_altair()
     import altair as alt
 
     metric = list(rows[0])[1]

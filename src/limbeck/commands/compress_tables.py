@@ -6,31 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from accelerate.utils import send_to_device
-from rich.table import Table
+from rich.console import Console
 from torch import nn
 
+from limbeck.commands.tables import print_table
 from limbeck.compress.factorise import Row
 from limbeck.core.modules import device_of
 from limbeck.models.cost import cost
 from limbeck.models.memory import peak_memory
-from limbeck.training.display import wide_console
 from limbeck.training.recipe import Recipe
 
 BATCH = 32  # images of which the throughput is measured
 
 
-def print_layers(rows: list[Row], whole: Mapping[str, str]) -> None:
+def print_layers(rows: list[Row], whole: Mapping[str, str], console: Console) -> None:
     """What became of every layer."""
-    table = Table()
-    for column in ("layer", "form", "ranks", "parameters", "MACs, M", "error"):
-        table.add_column(column, overflow="fold")
+    cells: list[list[str]] = []
     for row in rows:
         ranks = " x ".join(str(rank) for rank in row.ranks if rank is not None)
         parameters = f"{row.parameters[0]:,} to {row.parameters[1]:,}"
         macs = f"{row.flops[0] / 2e6:.3g} to {row.flops[1] / 2e6:.3g}"
-        table.add_row(row.path, row.form, ranks, parameters, macs, f"{row.error:.4f}")
-    console = wide_console()
-    console.print(table)
+        cells.append([row.path, row.form, ranks, parameters, macs, f"{row.error:.4f}"])
+    print_table(("layer", "form", "ranks", "parameters", "MACs, M", "error"), cells, console=console)
     by_reason: dict[str, list[str]] = {}
     for path, reason in whole.items():
         by_reason.setdefault(reason, []).append(path)
@@ -63,14 +60,10 @@ def costs_of(recipe: Recipe, models: Mapping[str, nn.Module], metrics: list[dict
     return rows
 
 
-def print_costs(rows: list[dict[str, Any]]) -> None:
+def print_costs(rows: list[dict[str, Any]], console: Console | None = None) -> None:
     """What models cost, and give, side by side."""
-    table = Table()
-    for column in rows[0]:
-        table.add_column("" if column == "model" else column, overflow="fold")
-    for row in rows:
-        table.add_row(*(shown(value) for value in row.values()))
-    wide_console().print(table)
+    head = ["" if column == "model" else column for column in rows[0]]
+    print_table(head, [[shown(value) for value in row.values()] for row in rows], console=console)
 
 
 def shown(value: str | float | None) -> str:

@@ -7,6 +7,7 @@ import inspect
 import json
 from typing import Any, Generic, TypeVar
 
+from rich.console import Console
 from torch import nn
 
 from limbeck.commands.arguments import Arguments
@@ -176,7 +177,7 @@ class Compression:
             write_loader(places)
             if not options.global_epochs:
                 finish(folder, compressed, {**card, "metrics": after})
-                self._tell_costs(recipe, compressed, [before, after])
+                self._tell_costs(recipe, compressed, [before, after], display.console)
                 display.say(f"student: {folder.student}")
             return 0
 
@@ -187,7 +188,7 @@ class Compression:
             compressed, card = load(recipe.student, places.start), read_card(places.start)
         else:
             compressed, card = close(recipe, self.options, loaders, self.shared, display.say)
-        print_layers(rows_of(card), card["whole"])
+        print_layers(rows_of(card), card["whole"], display.console)
         if not self.run_options.dry_run:
             if overwrites:
                 folder.clear()
@@ -205,10 +206,16 @@ class Compression:
         display.say(f"{what}: {show(metrics, recipe.task.metric)}")
         return metrics
 
-    def _tell_costs(self, recipe: Recipe, compressed: nn.Module, metrics: list[dict[str, float]]) -> None:
+    def _tell_costs(
+        self,
+        recipe: Recipe,
+        compressed: nn.Module,
+        metrics: list[dict[str, float]],
+        console: Console | None = None,
+    ) -> None:
         rows = costs_of(recipe, {"original": recipe.student, "compressed": compressed}, metrics)
         write_atomically(self.places.costs, json.dumps(rows, indent=1).encode())
-        print_costs(rows)
+        print_costs(rows, console)
 
     def _global(self, sliced: Recipe) -> int:
         """Ordinary distillation of the compressed model, with the original as its teacher."""

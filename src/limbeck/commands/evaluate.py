@@ -8,20 +8,18 @@ from json import dumps
 from pathlib import Path
 from typing import Literal
 
-from rich.table import Table
-
 from limbeck.commands.arguments import call
 from limbeck.commands.record import arguments_of, data_of
+from limbeck.commands.tables import print_table
 from limbeck.commands.words import Runs, relative
 from limbeck.data.parts import HeldOut
 from limbeck.models.cost import cost
 from limbeck.models.model import Model
 from limbeck.models.run_folder import RunFolder
-from limbeck.models.teachers import build_teacher
+from limbeck.models.teachers import build_teacher, other_classes
 from limbeck.tasks import task_kind
 from limbeck.tasks.kind import TaskKind
 from limbeck.training.by_class import ByClass
-from limbeck.training.display import wide_console
 from limbeck.training.ranges import check_ranges
 
 COSTS = {  # what a column is called: field of a cost, and how many are one
@@ -106,6 +104,8 @@ def _students(folders: list[RunFolder], weights: Literal["best", "last"]) -> dic
     if not folders or not (folders[0].record.is_file() or folders[0].has_student()):
         raise ValueError(f"{folders[0] if folders else 'limbeck evaluate'}: name the folder of a run")
     for run in folders:
+        if not run.path.is_dir():
+            raise ValueError(f"{run} is no run: name folders of runs")
         if not run.has_student():
             raise ValueError(f"{run} has no student yet; go on with: {run.going_on()}")
     return {str(run): run.student_of(weights) for run in folders}
@@ -123,21 +123,18 @@ def _models(kind: TaskKind, run: RunFolder, students: dict[str, Path], classes: 
         if model.classes == classes:
             models[title] = model
         else:
-            print(f"{title} knows other classes, so it is not measured", file=sys.stderr)
+            print(f"{title} {other_classes(model)}, so it is not measured", file=sys.stderr)
     return {**models, **{title: kind.build(str(student), classes) for title, student in students.items()}}
 
 
 def _print(title: str, rows: dict[str, dict[str, float]]) -> None:
     columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
-    table = Table(title=title, title_justify="left")
     shown = {name: {label: metrics[name] for label, metrics in rows.items() if name in metrics} for name in columns}
     head, first, cells = ("", list(rows), shown) if len(columns) > MANY else ("model", columns, rows)
-    table.add_column(head, overflow="fold")
-    for column in first:  # of a heading no word is broken
-        table.add_column(column, overflow="fold", min_width=max(map(len, column.split())) if head else None)
-    for label, values in cells.items():
-        table.add_row(label, *(f"{values[name]:.4f}" if name in values else "" for name in first))
-    wide_console().print(table)
+    lines = [
+        [label, *(f"{values[name]:.4f}" if name in values else "" for name in first)] for label, values in cells.items()
+    ]
+    print_table([head, *first], lines, title)
 
 
 def _without_classes(
@@ -157,9 +154,6 @@ def _print_classes(names: list[str], models: dict[str, ByClass | None]) -> None:
     found = {title: by_class for title, by_class in models.items() if by_class is not None}
     if not found:
         raise ValueError(f"{len(names)} classes are more than are counted one by one: leave out --by-class")
-    table = Table(title=f"{next(iter(found.values())).measure} by class", title_justify="left")
-    for column in ("class", *found):
-        table.add_column(column, overflow="fold")
-    for name, *values in zip(names, *(by_class.values for by_class in found.values()), strict=True):
-        table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
-    wide_console().print(table)
+    columns = [["" if value is None else f"{value:.4f}" for value in by_class.values] for by_class in found.values()]
+    rows = [list(row) for row in zip(names, *columns, strict=True)]
+    print_table(["class", *found], rows, f"{next(iter(found.values())).measure} by class")

@@ -9,9 +9,9 @@ from typing import Annotated
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from limbeck.commands.arguments import call
+from limbeck.commands.tables import print_table
 from limbeck.models.build import RUN, source_of
 from limbeck.models.features import survey
 from limbeck.models.maps import Found
@@ -74,9 +74,7 @@ def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
         raise ValueError(
             f"{name} takes images whose height and width are multiples of {model.inputs.multiple}, not {pixels}"
         )
-    table = Table(title=f"{name} at {pixels} px", title_justify="left")
-    for column in ("layer", "kind", "shape", "stride"):
-        table.add_column(column, overflow="fold")
+    rows: list[list[str]] = []
     surveyed = survey(model.module, image)
     runs = Counter(found.path for found in surveyed)
     root = model.encoder.partition(".")[0] if model.levels else ""
@@ -86,8 +84,8 @@ def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
             may_be_queries = found.kind == "tokens" and model.find_queries is not None
             grid = None if may_be_queries else found.size
             stride = f"{pixels // grid[0]}" if grid and pixels % grid[0] == 0 else ""
-            table.add_row(found.path or '"" (output)', found.kind, str(found.shape[1:]), stride)
-    console.print(table)
+            rows.append([found.path or '"" (output)', found.kind, str(found.shape[1:]), stride])
+    print_table(("layer", "kind", "shape", "stride"), rows, f"{name} at {pixels} px")
     return _summary(console, model, surveyed)
 
 

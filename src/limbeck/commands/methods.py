@@ -8,16 +8,15 @@ from functools import cache
 from importlib.resources import files
 
 import torch
-from rich.table import Table
 
 from limbeck.commands.arguments import call
+from limbeck.commands.tables import print_table
 from limbeck.commands.words import Run
 from limbeck.core.match import Match
 from limbeck.methods.method import FUSED, OF_SCORES, Method
 from limbeck.methods.predictions import PREDICTIONS
 from limbeck.methods.table import FURTHER_PAPERS, METHODS
 from limbeck.models.run_folder import RunFolder
-from limbeck.training.display import wide_console
 
 COLUMNS = ("method", "paper", "compares", "read at", "projector", "weight", "published with", "cost: parameters")
 
@@ -40,12 +39,7 @@ def _methods(markdown: bool = False) -> None:
     if markdown:
         print("\n".join("| " + " | ".join(row) + " |" for row in [COLUMNS, ["---"] * len(COLUMNS), *rows]))
         return
-    table = Table()
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    wide_console().print(table)
+    print_table(COLUMNS, rows)
 
 
 def row_of(name: str, method: Method) -> list[str]:

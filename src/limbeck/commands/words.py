@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
@@ -61,6 +61,20 @@ def check(words: Sequence[str], known: Collection[str], repeated: Collection[str
         raise ValueError(f"no options {options}; --help lists them")
     if twice := [name for name, count in Counter(names).items() if count > 1 and name not in repeated]:
         raise ValueError(f"--{twice[0]} is there twice; which one is meant?")
+
+
+def check_choices(words: Sequence[str], choices: Mapping[str, Collection[str]]) -> None:
+    """Refuse a value that is none of those that an option has.
+
+    Args:
+        words: A command line.
+        choices: The values of options by their names.
+    """
+    for name, allowed in choices.items():
+        if (value := next(iter(values_of(words, name)), None)) is not None and value not in allowed:
+            nearest = get_close_matches(value, allowed, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise ValueError(f"--{name} is one of {', '.join(allowed)}, not {value}{hint}")
 
 
 def _nearest(name: str, known: Collection[str]) -> str:

@@ -99,6 +99,8 @@ def _remembered(file: Path) -> dict[str, Entry]:
 
 def _remember(file: Path, entries: dict[str, Entry]) -> None:
     """Keep entries for the next run; where nothing can be written, it will look again."""
+    if not file.is_absolute():  # of a user without a home, whose "~" stays as it is
+        return
     own = file.with_suffix(f".{os.getpid()}")  # several processes may read one folder
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import accumulate
 
@@ -32,6 +33,7 @@ def peak_memory(model: nn.Module, example: Example) -> int:
 
 def most_allocated(run: Callable[[], object]) -> int:
     """Bytes of tensors on the CPU that a call allocates and holds at once, at most."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it tells of itself on the terminal, across live lines
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     assert profiler.profiler is not None

@@ -45,12 +45,7 @@ def check_teacher_classes(teacher: Model, classes: list[str], matches: Sequence[
     """
     if teacher.classes == classes:
         return []
-    why = f" ({teacher.without_scores})" if teacher.without_scores else ""
-    own = (
-        f"knows other classes ({', '.join(teacher.classes[:5])})"
-        if teacher.classes
-        else f"has no scores for the classes{why}"
-    )
+    own = other_classes(teacher)
     if reading := [match for match in matches if _reads_scores(match, teacher)]:
         raise ValueError(
             f"{reading[0]} compares class scores, but the data has the classes {', '.join(classes[:5])}, and the "
@@ -58,6 +53,13 @@ def check_teacher_classes(teacher: Model, classes: list[str], matches: Sequence[
             "classes"
         )
     return [f"the teacher {own}, so it is not measured; its features are followed"]
+
+
+def other_classes(teacher: Model) -> str:
+    """What a teacher knows that does not know the classes of the data."""
+    if teacher.classes:
+        return f"knows other classes ({', '.join(teacher.classes[:5])})"
+    return "has no scores for the classes" + (f" ({teacher.without_scores})" if teacher.without_scores else "")
 
 
 def _reads_scores(match: Match, teacher: Model) -> bool:

@@ -54,6 +54,11 @@ class Loaders:
             yield batches
             self.display.step()
 
+    def first(self) -> Iterator[Any]:
+        """The micro-batches of the first epoch, not yet on the device and not counted as steps."""
+        loader = iter(self._train_loader(0))
+        return (whole(next_of(loader)) for _ in range(self.steps_per_epoch * self.recipe.budget.accumulate))
+
     def validation(self, purpose: str) -> Iterator[Any]:
         """The validation batches, while the display shows how far they are."""
         shown = self.display.track(self._val_loader, purpose, len(self._val_loader))

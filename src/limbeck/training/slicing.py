@@ -41,7 +41,7 @@ class Sample:
 def sample(recipe: Recipe, loaders: Loaders, images: int) -> Sample:
     """At least so many images, or all that an epoch has."""
     batches: list[Any] = []
-    for (batch,) in loaders.steps(0, 0):
+    for batch in loaders.first():
         batches.append(send_to_device(batch, loaders.accelerator.device))
         if len(batches) * recipe.budget.batch_size >= images:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,12 +37,24 @@ def missing() -> list[str]:
     return [name for name in NEEDED if find_spec(name) is None]
 
 
+def import_altair() -> None:
+    """Import altair also for a user without a home folder, as in a container: it asks for one when it is imported."""
+    if has_none := os.path.expanduser("~") == "~":
+        os.environ["HOME"] = os.curdir
+    try:
+        import altair  # noqa: F401
+    finally:
+        if has_none:
+            del os.environ["HOME"]
+
+
 def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     """Write a page about runs, and give its path.
 
     Raises:
         ValueError: A folder is no run.
     """
+    import_altair()
     from limbeck.commands.report.page import page_of
     from limbeck.commands.report.runs import compared
     from limbeck.training.checkpoint import write_atomically
