@@ -198,6 +198,7 @@ def test_a_damaged_student_is_told_by_name(stopped, tmp_path, capsys):
         ("train semantic --crop 32", "--crop takes 2 values, not 1: 32"),
         ("train semantic --scale 1 2 3", "--scale takes 2 values, not 3: 1 2 3"),
         ("distill classification --optimizer adam", "--optimizer is one of sgd, adamw, not adam; did you mean adamw?"),
+        ("evaluate run --weights lst", "--weights is one of best, last, not lst; did you mean last?"),
         ("train detection --split=vla", "--split is one of val, test, None, not vla; did you mean val?"),
         ("distill clasification --epochs 1", "did you mean classification?"),
         ("distil classification", "no command 'distil'; did you mean distill?"),

@@ -65,7 +65,9 @@ def call(command: Callable[..., None], program: str, words: list[str]) -> None:
         ValueError: An option does not exist, or is there twice.
     """
     if "-h" not in words:
-        check(words, _kinds(command))
+        kinds = _kinds(command)
+        check(words, kinds)
+        check_choices(words, _choices(kinds))
     tyro.cli(command, args=words, prog=program)
 
 
@@ -76,7 +78,7 @@ def _parse(
     if "-h" not in words:
         check(words, known, {name for name, kind in known.items() if _is_repeated(kind)})
         _check_counts(words, known)
-        check_choices(words, {name: choices for name, kind in known.items() if (choices := _choices(kind))})
+        check_choices(words, _choices(known))
     return tyro.cli(form, args=words, prog=program, description=description, config=(tyro.conf.OmitArgPrefixes,))
 
 
@@ -112,12 +114,14 @@ def _is_repeated(kind: Any) -> bool:
     return tyro.conf.UseAppendAction in getattr(kind, "__metadata__", ())
 
 
-def _choices(kind: Any) -> list[str]:
-    """The words that an option of these words alone takes."""
-    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    if not all(part is NoneType or get_origin(part) is Literal for part in parts):
-        return []
-    return [choice for part in parts for choice in (("None",) if part is NoneType else get_args(part))]
+def _choices(kinds: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What options take of which these words alone are values, by their names."""
+    choices: dict[str, list[str]] = {}
+    for name, kind in kinds.items():
+        parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        if all(part is NoneType or get_origin(part) is Literal for part in parts):
+            choices[name] = [word for part in parts for word in (("None",) if part is NoneType else get_args(part))]
+    return choices
 
 
 def _absolute(name: str, value: Any) -> Any:
