@@ -79,20 +79,19 @@ def test_published_weights_that_cannot_be_had_are_an_error():
 
 
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("home", "error", "message"),
     [
-        (
-            ConnectionError("no route"),
-            r"weights of timm:resnet18 could not be downloaded \(no route\); connect, or pass",
-        ),
-        (RuntimeError("no url"), r"no published weights of timm:resnet18 \(no url\); pass a file"),
+        ("/home/me", ConnectionError("no route"), r"timm:resnet18 could not be downloaded \(no route\); connect, or"),
+        ("/home/me", RuntimeError("no url"), r"no published weights of timm:resnet18 \(no url\); pass a file"),
+        ("~", RuntimeError("no home"), r"weights of timm:resnet18 have no place.*set the variable HOME"),
     ],
 )
-def test_a_network_that_is_down_is_not_taken_for_weights_that_nobody_published(monkeypatch, error, message):
+def test_a_network_that_is_down_is_not_taken_for_weights_that_nobody_published(monkeypatch, home, error, message):
     def fail(*_, **__):
         raise error
 
     monkeypatch.setattr("timm.create_model", fail)
+    monkeypatch.setattr("os.path.expanduser", lambda path: home)
     with pytest.raises(ValueError, match=message):
         load_weights(nn.Linear(2, 3), "pretrained", name="timm:resnet18")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import warnings
@@ -97,6 +98,11 @@ def published(name: str) -> dict[str, Tensor]:
             f"the published weights of {name} could not be downloaded ({error}); connect, or pass a file of weights"
         ) from None
     except RuntimeError as error:
+        if os.path.expanduser("~") == "~":  # who publishes weights keeps them there
+            raise ValueError(
+                f"the published weights of {name} have no place, since this user has no home folder: set the variable "
+                "HOME to a folder, or pass a file of weights"
+            ) from None
         raise ValueError(f"no published weights of {name} ({error}); pass a file of weights instead") from None
     raise ValueError(f"nothing publishes weights for {name!r}; pass a file of weights")
 
