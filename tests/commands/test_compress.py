@@ -130,7 +130,7 @@ def test_a_killed_compression_resumes_bitwise(trained, tmp_path):
 def test_mistakes_are_told_in_one_line(trained, compressed, tmp_path, capsys):
     words = ["compress", "classification", str(trained), *DATA, *FEW, "--out", str(tmp_path / "run")]
     assert "0.9999 is out of reach: " in mistake([*words, "--ratio", "0.9999"], capsys)
-    assert "ratio is 2.0; it must be above 0, and below 1" in mistake([*words, "--ratio", "2"], capsys)
+    assert "ratio is 2; it must be above 0, and below 1" in mistake([*words, "--ratio", "2"], capsys)
     assert "did you mean --ratio?" in mistake([*words, "--rato", "0.5"], capsys)
     nets = f"{trained.parent}/nets.py"
     assert "has no trained weights" in mistake([*words[:2], f"{nets}:net", *words[3:], "--size", "8"], capsys)

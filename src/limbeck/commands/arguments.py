@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -15,6 +16,7 @@ import tyro
 
 from limbeck.commands.words import absolute, check, check_choices, is_of_files, values_of
 from limbeck.training.options import RunOptions
+from limbeck.training.ranges import check_ranges
 from limbeck.training.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
@@ -77,19 +79,24 @@ def _parse(
     known = {"out": Path, **kinds, **_kinds(RunOptions)}
     if "-h" not in words:
         check(words, known, {name for name, kind in known.items() if _is_repeated(kind)})
-        _check_counts(words, known)
+        _check_values(words, known)
         check_choices(words, _choices(known))
     return tyro.cli(form, args=words, prog=program, description=description, config=(tyro.conf.OmitArgPrefixes,))
 
 
-def _check_counts(words: list[str], known: Mapping[str, Any]) -> None:
-    """Refuse another number of values than an option takes, where that is more than one."""
+def _check_values(words: list[str], known: Mapping[str, Any]) -> None:
+    """Refuse numbers out of their ranges, and another number of values than an option takes where that is several."""
+    typed: dict[str, Any] = {}
     for name, kind in known.items():
         rows = [each for each in (kind, *get_args(kind)) if get_origin(each) is tuple]
         counts = [len(get_args(row)) for row in rows if Ellipsis not in get_args(row)]
         values = values_of(words, name)
         if counts and values and values != ["None"] and len(values) not in counts:
             raise ValueError(f"--{name} takes {counts[0]} values, not {len(values)}: {' '.join(values)}")
+        with suppress(ValueError):  # what is no number is told by who parses it
+            numbers = tuple(int(value) if value.lstrip("-").isdecimal() else float(value) for value in values)
+            typed[name.replace("-", "_")] = numbers if len(numbers) != 1 else numbers[0]
+    check_ranges(typed)
 
 
 def _first_line(make: Callable[..., Any]) -> str:

@@ -155,7 +155,7 @@ def _check_same(run: RunFolder, stored: dict[str, Any], now: dict[str, Any]) -> 
     before, after = options(stored["arguments"]), options(now["arguments"])
     same_file = {name for name, digest in now["sha256"].items() if stored["sha256"].get(name) == digest}  # moved, maybe
     changed = [
-        f"--{name.replace('_', '-')} (was {_shown(before[name])}, is {_shown(after[name])})"
+        f"--{name.replace('_', '-')} (was {_shown(name, before[name])}, is {_shown(name, after[name])})"
         for name in sorted(before.keys() & after.keys() - same_file - WITHOUT_EFFECT)
         if before[name] != after[name] and not _has_grown(name, before[name], after[name])
     ]
@@ -171,8 +171,8 @@ def _check_same(run: RunFolder, stored: dict[str, Any], now: dict[str, Any]) -> 
         )
 
 
-def _shown(value: Any) -> str:
-    if value is None or value == []:
+def _shown(name: str, value: Any) -> str:
+    if (value is None and name != "clip") or value == []:  # None is no clipping, and not the default
         return "the default"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 

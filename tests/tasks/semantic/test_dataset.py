@@ -367,6 +367,22 @@ def test_a_tenth_held_out_of_which_no_pixel_has_a_class_is_refused(flat):
     assert load_masks(flat, seed=1)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"images": -3}, "images is -3; it must be 1 or more"),
+        ({"crop": (0, 8)}, r"crop is \(0, 8\); it must be 1 or more"),
+        ({"scale": (0.5, float("inf"))}, r"scale is \(0.5, inf\); it must be finite and above 0"),
+        ({"scale": (2.0, 1.0)}, r"scale is \(2.0, 1.0\); it is the smallest and the largest factor"),
+        ({"data_seed": 10**30}, "data_seed is 1"),
+        ({"ignore_index": 300}, "ignore_index is 300; it must be 0 or more, and at most 255"),
+    ],
+)
+def test_sizes_and_shares_that_cannot_be_are_refused(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Data(tmp_path, **wrong)
+
+
 def test_the_first_image_does_not_decide_at_which_size_all_are_seen(folder):
     for part, colour in (("images", "RGB"), ("masks", "L")):
         Image.new(colour, (1, 1)).save(folder / "train" / part / "!.png")
