@@ -2,11 +2,15 @@ import pytest
 import torch
 from torch import nn
 
+from limbeck.cli import main
 from limbeck.data.inputs import Inputs
 from limbeck.models.model import Model
+from limbeck.tasks.classification.models import build_classifier
 from limbeck.training.fine_tuning import describe, freeze
 from limbeck.training.optimizer import make_optimizer, set_rate
 from limbeck.training.recipe import Budget
+from tests.places import ROOT
+from tests.runs import weights
 
 
 def network():
@@ -72,3 +76,26 @@ def test_the_user_is_told_both_rates():
     assert "71%" in line
     assert "rate of 0.01; what is new at 0.1" in line
     assert describe(model, (), Budget()) == []
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_commands_fine_tune_what_they_load(frozen, tmp_path, capsys):
+    net = f"{ROOT}/tests/nets.py:big"
+    before = build_classifier(net, ["cat", "dog", "emu"]).module.state_dict()
+    torch.save(before, tmp_path / "three.pth")
+    data = ("--data", "digits", "--size", "8", "--augment", "none", "--images", "64", "--batch-size", "32")
+    start = [*data, "--workers", "0", "--max-steps", "2", *(["--freeze"] if frozen else [])]
+    said = "94% of the parameters start from trained weights" + (
+        " and stay as they are" if frozen else ", and learn at a rate of 0.00354; what is new at 0.0354"
+    )
+    run = tmp_path / "run"
+    main(["train", "classification", *start, "--model", net, "--weights", f"{tmp_path}/three.pth", "--out", str(run)])
+    assert said in capsys.readouterr().out
+    after = weights(run)
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert (changed == {"3.3.weight", "3.3.bias"}) == frozen
+    if frozen:  # a frozen feature can follow nothing
+        return
+    pair = ["--teacher", str(run), "--no-teacher-check", "--student", net, "--student-weights", f"{tmp_path}/three.pth"]
+    main(["distill", "classification", *start, *pair, "--dry-run", "--out", str(tmp_path / "other")])
+    assert said in capsys.readouterr().out
