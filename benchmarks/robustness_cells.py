@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from limbeck.tasks.classification import recipe as classification
+from limbeck.tasks.classification.mixing import Mixing
 from limbeck.tasks.detection import instance
 from limbeck.tasks.detection import recipe as detection
 from limbeck.tasks.detection.recipe import LevelOptions
@@ -53,7 +54,10 @@ class Set:
         if "teacher" in given:
             method, layers = given.pop("method"), given.pop("layers")
             both = (layers,) if "." in (layers or "") else ()  # a layer's path, in either network
-            given["matching"] = MatchOptions(method=(method,), student_layer=both, teacher_layer=both)
+            task_weight = 1.0
+            if method == "FunctionMatching":  # arXiv 2106.05237
+                method, task_weight, given["mixing"] = "KD:temperature=1", 0.0, Mixing(mixup=1.0)
+            given["matching"] = MatchOptions((method,), task_weight=task_weight, student_layer=both, teacher_layer=both)
             given["teacher_options"] = TeacherOptions(teacher_check=False)  # its own run has measured it
             layers = None if both else layers
             given |= {"levels": LevelOptions(layers)} if module in (detection, instance) else {"layers": layers}
