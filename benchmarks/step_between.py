@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -63,8 +63,10 @@ def main(before: Path, after: Path, pair: tyro.conf.OmitArgPrefixes[Pair]) -> No
 
 def start(folder: Path, pair: Pair) -> subprocess.Popen[str]:
     folder = folder.resolve()
+    # An older checkout may not have every option; one that is not at its default is passed all the same, and refused.
+    changed = {each.name: value for each in fields(pair) if (value := getattr(pair, each.name)) != each.default}
     process = subprocess.Popen(
-        [sys.executable, "-c", STEPS, repr(asdict(pair))],
+        [sys.executable, "-c", STEPS, repr(changed)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder / "src")},
         stdin=subprocess.PIPE,
