@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import signal
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -102,3 +104,5 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, FloatingPointError, OSError) as error:
         print("; ".join([f"limbeck: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         raise SystemExit(2) from error
+    finally:  # a Ctrl-C while Python ends, which takes a second after torch, ends it without a traceback
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)

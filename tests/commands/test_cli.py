@@ -1,4 +1,7 @@
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -227,3 +230,15 @@ def test_without_a_command_there_is_an_overview_of_all(capsys):
     main([])
     shown = capsys.readouterr().out
     assert all(f"limbeck {command}" in shown for command in ("train", "distill", "evaluate", "layers", "demo"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ends by a status of its own there")
+def test_ctrl_c_while_python_ends_gives_no_traceback():
+    script = (
+        "import atexit, os, signal; from limbeck.cli import main; "
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT); main(['mehtods'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == -signal.SIGINT
+    assert "did you mean methods?" in ended.stderr
+    assert "KeyboardInterrupt" not in ended.stderr
