@@ -41,6 +41,11 @@ def resnet14x2(num_classes: int) -> nn.Module:
     return network(width=32, blocks=2, num_classes=num_classes)
 
 
+def resnet14x3(num_classes: int) -> nn.Module:
+    """Widths 48, 96, 192 and two blocks a stage: 1.6 million parameters."""
+    return network(width=48, blocks=2, num_classes=num_classes)
+
+
 def network(width: int, blocks: int, num_classes: int) -> nn.Module:
     stem = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
     net = nn.Sequential(
