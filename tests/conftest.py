@@ -1,4 +1,13 @@
+import signal
+
 import pytest
+
+for number in (
+    "SIGINT",
+    "SIGHUP",
+):  # a shell's & and nohup have them ignored, which limbeck heeds
+    if hasattr(signal, number):
+        signal.signal(getattr(signal, number), signal.default_int_handler if number == "SIGINT" else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")
