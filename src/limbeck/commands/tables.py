@@ -33,8 +33,8 @@ def print_table(
         if title is not None:
             console.print(title, markup=False)
         for name, *cells in rows:
-            told = "; ".join(f"{column} {cell}" for column, cell in zip(head[1:], cells, strict=True) if cell)
-            console.print(name, Padding(told, (0, 0, 0, 2)), sep="\n", markup=False)
+            paragraph = "; ".join(f"{column} {cell}" for column, cell in zip(head[1:], cells, strict=True) if cell)
+            console.print(name, Padding(paragraph, (0, 0, 0, 2)), sep="\n", markup=False)
         return
     table = Table(title=title, title_justify="left")
     for _ in range(spare):

@@ -14,7 +14,7 @@ from limbeck.core.match import Match
 
 STEPS = 8  # of the optimizer, that change the student and not one weight beside it: by then these are left out
 CHECKS = 256  # at most, of which several may be of one step, where gradients are accumulated
-UNCOUNTED = 64  # looks after which values are compared: torch does not count the changes of a fused optimizer
+UNCOUNTED = 64  # checks after which values are compared: torch does not count the changes of a fused optimizer
 
 
 def check_unwrapped(student: nn.Module, matches: Sequence[Match]) -> None:

@@ -114,9 +114,7 @@ def _check_value(name: str, option: str, value: Any, parameter: Parameter) -> No
         return
     if isinstance(value, tuple) is not is_row or not all(isinstance(each, int | float) for each in numbers):
         raise ValueError(f"{name}:{option}={value}: {option} is {wanted}")
-    most, least = (
-        (1.0 if option in OF_PROGRESS else sys.float_info.max),
-        "above 0" if option in ABOVE_0 else "0 or more",
-    )
+    most = 1.0 if option in OF_PROGRESS else sys.float_info.max
+    least = "above 0" if option in ABOVE_0 else "0 or more"
     if not all(0 <= each <= most and (each or option not in ABOVE_0) for each in numbers):
         raise ValueError(f"{name}:{option}={value}: {option} must be finite, {least}" + ", and at most 1" * (most == 1))

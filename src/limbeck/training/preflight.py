@@ -17,7 +17,7 @@ from limbeck.core.match import Match
 from limbeck.core.modules import Example, evaluating
 from limbeck.training.advice import advise_on_grids
 
-MOST_LAYERS = 6  # of a match, that are all descriptions of
+MOST_LAYERS = 6  # of a match, that are all described
 
 
 @dataclass(frozen=True)
