@@ -5,15 +5,14 @@ https://arxiv.org/abs/2006.04388, without its joint score of class and quality: 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
+from robustness_nets import fcos
 from torch import Tensor, nn
-from torchvision.models.detection.fcos import FCOS, FCOSHead, FCOSRegressionHead
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.models.detection.fcos import FCOSHead, FCOSRegressionHead
 
-from limbeck.tasks.detection.pyramids import CHANNELS, Pyramid
+from limbeck.tasks.detection.pyramids import CHANNELS
 
 BINS = 17  # distances of 0 to 16 strides
 WEIGHT = 0.25  # of the loss of the distributions, as published
@@ -21,16 +20,11 @@ SIDES = "head.regression_head.sides"  # where LD reads both networks
 
 
 def gfl_resnet(num_classes: int) -> nn.Module:
-    return gfl("resnet10t", num_classes)
+    return fcos("resnet10t", num_classes, Head)
 
 
 def gfl_mobilenet(num_classes: int) -> nn.Module:
-    return gfl("mobilenetv3_small_050", num_classes)
-
-
-def gfl(backbone: str, num_classes: int) -> nn.Module:
-    pyramid = Pyramid(backbone, (8, 16, 32), partial(LastLevelP6P7, CHANNELS, CHANNELS))
-    return FCOS(pyramid, num_classes, head=Head(num_classes))
+    return fcos("mobilenetv3_small_050", num_classes, Head)
 
 
 class Sides(FCOSRegressionHead):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import timm
@@ -53,7 +54,11 @@ def fcos_mobilenet(num_classes: int) -> nn.Module:
     return fcos("mobilenetv3_small_050", num_classes)
 
 
-def fcos(backbone: str, num_classes: int) -> nn.Module:
-    """FCOS with one convolution instead of four in each head."""
+def light_head(num_classes: int) -> FCOSHead:
+    """FCOS's head with one convolution instead of four in each tower."""
+    return FCOSHead(CHANNELS, 1, num_classes, num_convs=1)
+
+
+def fcos(backbone: str, num_classes: int, make_head: Callable[[int], FCOSHead] = light_head) -> nn.Module:
     pyramid = Pyramid(backbone, (8, 16, 32), partial(LastLevelP6P7, CHANNELS, CHANNELS))
-    return FCOS(pyramid, num_classes, head=FCOSHead(CHANNELS, 1, num_classes, num_convs=1))
+    return FCOS(pyramid, num_classes, head=make_head(num_classes))
