@@ -5,9 +5,10 @@ import torchvision
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
-from limbeck import Capture, class_token
-from limbeck.core.projectors import pooled
+from limbeck import Capture, Layer, class_token
+from limbeck.core.projectors import pooled, tokens_to_map
 from limbeck.data.inputs import Inputs
+from limbeck.models.class_token import gives_by_class_token
 from limbeck.models.model import Model
 from tests.networks import TokenNet, convnet
 
@@ -79,3 +80,19 @@ def test_reads_of_the_embedding():
     assert torch.equal(class_token(tokens), tokens[:, 0].reshape(2, 3, 1, 1))
     assert torch.equal(class_token((tokens, None)), class_token(tokens))
     assert pooled()(torch.ones(2, 3, 4, 4)).shape == class_token(tokens).shape
+
+
+class Boxes(nn.Module):
+    """Tokens that may be a class token and patches, and a list of detections."""
+
+    def __init__(self):
+        super().__init__()
+        self.sides = nn.Identity()
+
+    def forward(self, images):
+        return [{"boxes": each} for each in self.sides(torch.rand(len(images), 17, 4))]
+
+
+def test_what_gives_no_tensor_of_scores_is_no_classifier_of_a_class_token():
+    last = Layer("sides", tokens_to_map(prefix=1))
+    assert not gives_by_class_token(Boxes(), torch.rand(1, 3, 32, 32), last, Layer(""))
