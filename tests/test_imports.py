@@ -69,9 +69,41 @@ def test_what_shows_only_text_loads_no_networks_and_no_compiler(words):
     assert not {"torchvision.models.detection", "transformers", "torch._dynamo"} & loaded_by(code.format(words.split()))
 
 
-def test_layers_load_no_metrics():
+def test_layers_load_no_metrics_and_no_compiler():
     loaded = loaded_by("from limbeck.cli import main; main(['layers', 'timm:test_resnet', '--size', '32'])")
-    assert not {"torchmetrics", "transformers", "scipy"} & loaded
+    assert not {"torchmetrics", "transformers", "scipy", "triton", "torch._dynamo"} & loaded
+
+
+def test_what_was_imported_without_the_compiler_finds_it_when_it_compiles():
+    code = """
+from limbeck.commands.light_imports import import_without_compiler
+import_without_compiler()
+import torch, torchvision
+from torchvision.ops import roi_align
+from torchvision.ops.roi_align import is_compile_supported
+assert is_compile_supported("cpu")
+boxes = torch.tensor([[0.0, 0.0, 0.0, 3.0, 3.0]])
+pool = torch.compile(lambda image: roi_align(image, boxes, 2), backend="eager")
+assert torch.equal(pool(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 2, 2))
+"""
+    assert "torch._dynamo.config" in loaded_by(code)
+
+
+def test_whoever_wants_more_of_the_compiler_meanwhile_gets_the_real_one():
+    code = """
+from importlib import import_module
+from limbeck.commands import light_imports
+
+def importing(name):
+    if name == "torchvision":
+        import torch._dynamo.config
+        from torch._dynamo.utils import counters
+    return import_module(name)
+
+light_imports.import_module = importing
+light_imports.import_without_compiler()
+"""
+    assert "torch._dynamo.config" in loaded_by(code)
 
 
 @pytest.mark.parametrize("room", TORCH_ALONE)

@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from limbeck.commands.arguments import call
+from limbeck.commands.light_imports import import_without_compiler
 from limbeck.commands.tables import print_table
 from limbeck.models.build import RUN, source_of
 from limbeck.models.features import survey
@@ -49,6 +50,8 @@ def _layers(
         depth: Longest path shown, in submodules; of segmenters and detectors, below the encoder.
     """
     check_ranges({"size": size, "beside_size": beside_size, "depth": depth})
+    import_without_compiler()
+    torch.set_num_threads(1)  # for one image, where starting and waiting for others takes longer
     console = wide_console()
     student = _show(console, model, size, depth)
     if beside is not None:
@@ -69,13 +72,13 @@ class Shown:
 def _show(console: Console, name: str, size: int | None, depth: int) -> Shown:
     """Print the table of a model."""
     model = task_kind_of(name).build(name, [] if source_of(name)[0] == RUN else UNKNOWN, size)
-    image = torch.zeros(1, 3, size, size) if size else torch.zeros_like(model.inputs.example)
-    if (pixels := image.shape[-1]) % model.inputs.multiple:
+    pixels = size or model.inputs.example.shape[-1]
+    if pixels % model.inputs.multiple:
         raise ValueError(
             f"{name} takes images whose height and width are multiples of {model.inputs.multiple}, not {pixels}"
         )
     rows: list[list[str]] = []
-    surveyed = survey(model.module, image)
+    surveyed = survey(model.module, torch.zeros(1, 3, size, size)) if size else model.surveyed
     runs = Counter(found.path for found in surveyed)
     root = model.encoder.partition(".")[0] if model.levels else ""
     below = model.encoder.count(".") + 1 if model.encoder else 0

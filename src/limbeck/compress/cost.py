@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from limbeck.compress.passes import on_device_of
 from limbeck.core.modules import Example, call, evaluating
@@ -23,6 +22,8 @@ def flops_of(model: nn.Module, example: Example) -> int:
 @torch.no_grad()
 def flops_by_module(model: nn.Module, example: Example) -> dict[str, int]:
     """Likewise of each submodule that runs, by its path; of the model itself by the empty one."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton
+
     with evaluating(model), FlopCounterMode(display=False) as counter:
         call(model, on_device_of(model, example))
     root = type(model).__name__

@@ -93,10 +93,15 @@ class Model:
         return Layer("", self.read_scores or (class_scores if has_two_heads(self.module) else None))
 
     @cached_property
+    def surveyed(self) -> list[Found]:
+        """All features, in the order in which they are made."""
+        return survey(self.module, self.inputs.example)
+
+    @cached_property
     def used(self) -> list[Found]:
         """The features of the encoder on which the class scores depend, in the order in which they are made."""
-        image = self.inputs.example
-        found = survey_used(self.module, image, self.read_scores) if self.read_scores else survey(self.module, image)
+        read = self.read_scores
+        found = survey_used(self.module, self.inputs.example, read) if read else self.surveyed
         return [each for each in found if not self.encoder or f"{each.path}.".startswith(f"{self.encoder}.")]
 
     @cached_property

@@ -33,8 +33,13 @@ def task_kind_of(model: str) -> TaskKind:
     if source_of(model)[0] == RUN:
         return task_kind(read_card(student_file(model))["task"])
     source, rest = source_of(model)
-    kinds = [kind for name in TASKS if source in (kind := task_kind(name)).sources]
+    kinds = []
+    for name in TASKS:
+        if source in (kind := task_kind(name)).sources:
+            if kind.sources[source].knows(rest):
+                return kind
+            kinds.append(kind)
     if kinds:  # where none knows the name, the first says what is nearest
-        return next((kind for kind in kinds if kind.sources[source].knows(rest)), kinds[0])
+        return kinds[0]
     forms = dict.fromkeys(source.form for name in TASKS for source in task_kind(name).sources.values())
     raise ValueError(f"no model {model!r}: write {', '.join(forms)}, or the folder of a finished run")
