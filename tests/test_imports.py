@@ -1,12 +1,16 @@
 import ast
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import limbeck
 from limbeck import api
+from limbeck.cli import COMMANDS, main
+from limbeck.tasks import TASKS
 
 ROOT = Path(limbeck.__file__).parent
 # Rooms from the bottom up; a module imports from its own room and from those of the rows above its own.
@@ -63,10 +67,51 @@ def test_the_overview_loads_no_torch():
     assert "torch" not in loaded_by("from limbeck.cli import main; main(['--help'])")
 
 
-@pytest.mark.parametrize("words", ["methods", "layers --help", "distill classification --help", "evaluate --help"])
-def test_what_shows_only_text_loads_no_networks_and_no_compiler(words):
-    code = "from contextlib import suppress; from limbeck.cli import main\nwith suppress(SystemExit):\n    main({})"
-    assert not {"torchvision.models.detection", "transformers", "torch._dynamo"} & loaded_by(code.format(words.split()))
+def test_what_shows_only_text_loads_no_networks_and_no_compiler():
+    loaded = loaded_by("from limbeck.cli import main; main(['methods'])")
+    assert not {"torchvision.models.detection", "transformers", "torch._dynamo"} & loaded
+
+
+@pytest.mark.parametrize(
+    "words", [*COMMANDS, *(f"{command} {task}" for command in ("train", "distill", "compress") for task in TASKS)]
+)
+def test_help_needs_no_torch_and_says_the_same(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with suppress(SystemExit):
+        main([*words.split(), "--help"])
+    code = f"""
+import sys
+from limbeck.cli import main
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        assert name != "torch"
+sys.meta_path.insert(0, Refused())
+main({words.split()} + ["--help"])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    here, there = (re.findall(r"\w+", text) for text in (capsys.readouterr().out, ran.stdout))  # boxes may differ
+    assert here == there
+
+
+def test_after_help_the_library_is_the_real_one():
+    code = """
+from contextlib import suppress
+from limbeck.cli import main
+with suppress(SystemExit):
+    main(["layers", "--help"])
+import torch
+from limbeck.criteria import ChannelTransform
+assert isinstance(ChannelTransform(), torch.nn.Module)
+"""
+    assert "torch" in loaded_by(code)
+
+
+def test_help_of_a_recipe_in_a_file_imports_what_it_imports(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text('import torch\n\ndef mine(size: int = torch.zeros(3).numel()):\n    """Mine."""\n')
+    code = f"from limbeck.cli import main; main(['train', {str(file)!r}, '--help'])"
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "(default: 3)" in ran.stdout
 
 
 def test_layers_load_no_metrics_and_no_compiler():

@@ -7,8 +7,11 @@ import gc
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from difflib import get_close_matches
 from importlib import import_module
+
+from limbeck.commands.help_alone import asks_for_help_alone, without_torch
 
 OVERVIEW = """\
 limbeck makes a small vision model learn from a big one.
@@ -93,7 +96,8 @@ def main(arguments: list[str] | None = None) -> None:
             nearest = get_close_matches(arguments[0], COMMANDS, n=1)
             hint = f"did you mean {nearest[0]}? " if nearest else ""
             raise ValueError(f"no command {arguments[0]!r}; {hint}there are {', '.join(COMMANDS)}")
-        _command(arguments[0])(arguments[1:])
+        with without_torch() if asks_for_help_alone(arguments) else nullcontext():
+            _command(arguments[0])(arguments[1:])
     except KeyboardInterrupt as interrupt:
         goes_on = "; a run goes on from its last checkpoint with --resume" if arguments[0] in OF_RUNS else ""
         print("; ".join([f"limbeck: interrupted{goes_on}", *getattr(interrupt, "__notes__", ())]), file=sys.stderr)
