@@ -39,8 +39,9 @@ SETTINGS = {
 
 
 def shows(screen, *lines):
-    """Whether a screen has these lines, in order; # stands for a number, ... for the rest of a line."""
-    pattern = r"\n".join(re.escape(line).replace("\\#", r"[\d.,e+-]+").replace(r"\.\.\.", ".*") for line in lines)
+    """Whether a screen has these lines, maybe folded, in order; # stands for a number, ... for the rest of a line."""
+    escaped = "\n".join(re.escape(line).replace("\\#", r"[\d.,e+-]+").replace(r"\.\.\.", ".*") for line in lines)
+    pattern = escaped.replace("\\ ", r"[ \n]")
     return re.search(rf"(^|\n){pattern}($|\n)", screen) is not None
 
 
@@ -110,6 +111,16 @@ def show_five_losses():
             display.step()
         display.losses(0, 2, {"task": 1.0, **{f"ChannelTransform:backbone/{2**n}": 0.1 for n in range(3, 8)}})
         time.sleep(0.5)
+
+
+def test_a_line_that_is_said_ends_between_words():
+    said = Terminal(40).run(say_a_long_line).last
+    assert said == "160 training images, augmented (small)\nat 64 px, then brought to 224 px"
+
+
+def say_a_long_line():
+    with Display() as display:
+        display.say("160 training images, augmented (small) at 64 px, then brought to 224 px")
 
 
 @pytest.mark.timeout(900)

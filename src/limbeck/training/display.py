@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from textwrap import fill
 from types import TracebackType
 from typing import TypeVar
 
@@ -77,7 +78,8 @@ class Display:
     def say(self, line: str) -> None:
         self._write([line])
         if not self.quiet:
-            self.console.print(line, markup=False, soft_wrap=True)
+            shown = _folded(line, self.console.width) if is_terminal(self.console) else line
+            self.console.print(shown, markup=False, soft_wrap=True)
 
     def _write(self, lines: list[str]) -> None:
         if self._file is None:
@@ -180,6 +182,12 @@ def duration(seconds: float) -> str:
 
 def is_terminal(console: Console) -> bool:
     return console.file.isatty()
+
+
+def _folded(text: str, width: int) -> str:
+    """A text in lines that end between words; what is longer than a line, such as a path, stays whole to be copied."""
+    parts = text.splitlines()
+    return "\n".join(fill(part, width, break_long_words=False, break_on_hyphens=False) for part in parts)
 
 
 def wide_console(quiet: bool = False) -> Console:
