@@ -2,9 +2,10 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 import limbeck
 from limbeck.cli import main
@@ -74,14 +75,36 @@ def test_names_are_written_as_they_are_read(name, written, tmp_path):
     assert json.loads(file.read_bytes()) == {name: {"image": "x"}}
 
 
-def test_an_image_is_predicted_alike_as_file_picture_and_tensor(run, photos):
+def test_an_image_is_predicted_alike_as_file_picture_array_and_tensor(run, photos):
     model = limbeck.load(str(run))
     with Image.open(photos / "a.png") as picture:
-        from_picture = model.predict(picture)
+        pixels = np.asarray(picture)
+        others = [model.predict(image) for image in (picture, pixels, torch.tensor(pixels).permute(2, 0, 1))]
     for name, value in model.predict(photos / "a.png").items():
-        assert torch.equal(value, from_picture[name])
+        assert all(torch.equal(value, other[name]) for other in others)
     with pytest.raises(ValueError, match=r"a tensor \(3, H, W\) of uint8, not \(1, 5, 5\)"):
         model.predict(torch.zeros(1, 5, 5))
+    with pytest.raises(ValueError, match=r"an array \(H, W, 3\) of uint8, not \(3, 5, 5\) of float64"):
+        model.predict(np.zeros((3, 5, 5)))
+    with pytest.raises(TypeError, match="an image is a path, a tensor, an array of numpy or PIL's, not list"):
+        model.predict([str(photos / "a.png")])
+
+
+@pytest.mark.parametrize("run", ["detection"], indirect=True)
+def test_pictures_of_pil_are_upright_and_have_their_bits_as_files_have(run, tmp_path):
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    noise = Image.effect_noise((90, 70), 60)
+    noise.save(tmp_path / "turned.png", exif=turned)
+    Image.fromarray(np.asarray(noise).astype(np.uint16) * 256).save(tmp_path / "deep.tif")
+    Image.fromarray(np.asarray(noise).astype(np.float32) / 255).save(tmp_path / "shares.tif")
+    model = limbeck.load(run)
+    for file in tmp_path.glob("*.[pt]*"):
+        with Image.open(file) as picture:
+            from_picture = model.predict(picture)
+        from_file = model.predict(file)
+        assert from_file["boxes"].numel()
+        assert all(torch.equal(value, from_picture[name]) for name, value in from_file.items()), file.name
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

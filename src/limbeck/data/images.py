@@ -29,19 +29,28 @@ SAMPLED = 200  # images whose sizes stand for those of all
 
 
 def read_image(path: Path) -> Tensor:
-    """One image (3, H, W) uint8, turned as its EXIF orientation says.
+    """One image (3, H, W) uint8, as ``pixels_in`` reads it.
+
+    Raises:
+        ValueError: The file cannot be read as an image.
+    """
+    with opened(path) as image:
+        return pixels_in(image)
+
+
+def pixels_in(image: Image.Image) -> Tensor:
+    """The pixels (3, H, W) uint8 of an image, turned as its EXIF orientation says.
 
     Integers of 16 bits become their upper 8; floating-point pixels are taken to lie from 0 to 1 if none is above 1,
     and else from 0 to 255. What would come out black, as 8 bits in a file of 16, is refused. An alpha channel is left
     out.
 
     Raises:
-        ValueError: The file cannot be read as an image.
+        ValueError: The pixels lie in another range.
     """
-    with opened(path) as image:
-        turn = TURNS.get(orientation_of(image))
-        rgb = (_in_8_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
-        return pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
+    turn = TURNS.get(orientation_of(image))
+    rgb = (_in_8_bits(image) if image.mode[0] in "IF" else image).convert("RGB")
+    return pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
 
 
 def pil_to_tensor(image: Image.Image) -> Tensor:

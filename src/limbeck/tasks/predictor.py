@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from limbeck.data.images import pil_to_tensor, read_image
+from limbeck.data.images import pixels_in, read_image
 
-Picture = Tensor | Image.Image | Path | str
+Picture = Tensor | np.ndarray[Any, Any] | Image.Image | Path | str
 
 
 class Predictor(Protocol):
     """A model with its preprocessing.
 
-    ``predict`` takes an RGB image (3, H, W) uint8, a PIL image, or the path of a file, and gives tensors by name, in
-    the image's own pixels. Of classifiers: ``probabilities`` (K). Of segmenters: ``mask`` (H, W) int64. Of detectors:
+    ``predict`` takes an RGB image (3, H, W) uint8, an array of numpy (H, W, 3) uint8 (RGB, where OpenCV reads BGR), a
+    PIL image, or the path of a file, and gives tensors by name, in the image's own pixels, upright. Of classifiers: ``probabilities`` (K). Of segmenters: ``mask`` (H, W) int64. Of detectors:
     ``boxes`` (n, 4) as left, top, right, bottom, ``labels`` (n) from 0, ``scores`` (n), and ``masks`` (n, H, W) bool
     where it gives any.
     """
@@ -43,12 +44,19 @@ def pixels_of(image: Picture) -> Tensor:
     """The pixels (3, H, W) uint8 of an image.
 
     Raises:
-        ValueError: A file cannot be read, or a tensor has another shape or type.
+        ValueError: A file cannot be read, or a tensor or array has another shape or type.
+        TypeError: It is nothing that holds an image.
     """
-    if isinstance(image, Image.Image):
-        return pil_to_tensor(image.convert("RGB"))
-    if not isinstance(image, Tensor):
+    if isinstance(image, str | Path):
         return read_image(Path(image))
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"an image is an array (H, W, 3) of uint8, not {image.shape} of {image.dtype}")
+        image = Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        return pixels_in(image)
+    if not isinstance(image, Tensor):
+        raise TypeError(f"an image is a path, a tensor, an array of numpy or PIL's, not {type(image).__name__}")
     if image.ndim != 3 or len(image) != 3 or image.dtype != torch.uint8:
         raise ValueError(f"an image is a tensor (3, H, W) of uint8, not {tuple(image.shape)} of {image.dtype}")
     return image
