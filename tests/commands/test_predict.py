@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -10,9 +11,13 @@ from PIL import ExifTags, Image
 import limbeck
 from limbeck.cli import main
 from limbeck.commands import predict
+from limbeck.commands.coco_file import CocoFile
 from limbeck.commands.predict import images_in
 from limbeck.data.inputs import Inputs
+from limbeck.models.run_folder import read_card
 from limbeck.tasks import task_kind
+from limbeck.tasks.detection.load import load_objects
+from limbeck.tasks.detection.transforms import drawn
 from limbeck.training.record import save_student
 from tests.runs import mistake
 
@@ -36,6 +41,10 @@ def run(request, tmp_path):
     card = {"task": request.param, "model": model, "classes": CLASSES, **inputs}
     save_student(module, tmp_path / "run" / "student.safetensors", card)
     return tmp_path / "run"
+
+
+def task_of(run):
+    return read_card(run / "student.safetensors")["task"]
 
 
 @pytest.fixture
@@ -68,9 +77,69 @@ def test_a_run_predicts_the_images_of_a_folder_in_their_own_pixels(run, photos, 
         assert set(answers["a"]["probabilities"]) == set(CLASSES)
 
 
+@pytest.mark.parametrize("run", ["detection", "instance"], indirect=True)
+def test_what_detectors_find_is_cocos_json_as_well_which_limbeck_trains_on(run, photos, tmp_path):
+    model = limbeck.load(run)
+    main(["predict", str(run), str(photos), "--out", str(tmp_path / "out")])
+    written = json.loads((tmp_path / "out" / "coco.json").read_text())
+    assert [(each["file_name"], each["height"], each["width"]) for each in written["images"]] == [
+        ("a.png", 70, 90),
+        ("more/b.jpg", 128, 64),
+    ]
+    assert [each["name"] for each in written["categories"]] == CLASSES
+    (tmp_path / "annotations").mkdir()
+    shutil.copy(tmp_path / "out" / "coco.json", tmp_path / "annotations" / "train.json")
+    photos.rename(tmp_path / "train")
+    outlines = task_of(run) == "instance"
+    read, _ = load_objects(tmp_path, val_data=tmp_path, outlines=outlines)
+    for image in read.images:
+        found = model.predict(image.path)
+        there = (found["boxes"][:, 2:] - found["boxes"][:, :2] > 0.01).all(1)  # an untrained one gives empty boxes, too
+        found = {name: value[there] for name, value in found.items()}
+        assert len(found["boxes"])
+        torch.testing.assert_close(image.boxes, found["boxes"], atol=0.02, rtol=0)
+        assert torch.equal(image.labels, found["labels"])
+        if outlines:
+            assert torch.equal(drawn(image, torch.ones_like(image.crowd)).bool(), found["masks"])
+
+
+@pytest.mark.parametrize("run", ["instance"], indirect=True)
+def test_a_second_prediction_leaves_no_mask_of_the_first(run, photos, tmp_path):
+    masks = tmp_path / "out" / "masks"
+    masks.mkdir(parents=True)
+    for name in ("a-999.png", "a-1-000.png", "b-000.png"):
+        (masks / name).touch()
+    main(["predict", str(run), str(photos), "--out", str(tmp_path / "out")])
+    assert not (masks / "a-999.png").exists()
+    assert (masks / "a-1-000.png").exists()
+    assert (masks / "b-000.png").exists()
+    objects = json.loads((tmp_path / "out" / "predictions.json").read_text())["a"]["objects"]
+    assert len(list(masks.glob("a-[0-9][0-9][0-9].png"))) == len(objects)
+
+
+@pytest.mark.parametrize("run", ["detection"], indirect=True)
+def test_the_least_score_of_what_is_drawn_is_chosen(run, photos, tmp_path):
+    def drawn_with(*options):
+        main(["predict", str(run), str(photos / "a.png"), "--out", str(tmp_path / "out"), *options])
+        with Image.open(tmp_path / "out" / "pictures" / "a.png") as picture:
+            return np.asarray(picture)
+
+    plain = np.asarray(Image.open(photos / "a.png"))
+    assert (drawn_with("--score", "1") == plain).all()
+    assert (drawn_with("--score", "0") != plain).any()
+
+
+@pytest.mark.parametrize("run", ["classification"], indirect=True)
+def test_the_student_of_the_end_is_named_by_its_file(run, photos, tmp_path):
+    last = (run / "student.safetensors").rename(run / "student-last.safetensors")
+    assert limbeck.load(last).classes == CLASSES
+    main(["predict", str(last), str(photos), "--out", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "predictions.json").is_file()
+
+
 @pytest.mark.parametrize(("name", "written"), [("Käfer", "Käfer"), ("\udcff", "\\udcff")], ids=["text", "no text"])
 def test_names_are_written_as_they_are_read(name, written, tmp_path):
-    file = predict._write({name: {"image": "x"}}, None, tmp_path / "out", pictures=False)
+    file = predict._write({name: {"image": "x"}}, None, tmp_path / "out", CocoFile([]), pictures=False)
     assert f'"{written}"' in file.read_text(encoding="utf-8")
     assert json.loads(file.read_bytes()) == {name: {"image": "x"}}
 
@@ -134,6 +203,8 @@ def test_an_image_that_cannot_be_read_is_an_error_or_counted(run, photos, tmp_pa
 def test_what_cannot_be_predicted_says_why(photos, tmp_path, capsys):
     command = ["predict", str(tmp_path), str(photos), "--out", str(tmp_path / "out")]
     assert "name the folder of a run" in mistake(command, capsys)
+    with pytest.raises(ValueError, match="name the images, or folders of images"):
+        images_in([])
     with pytest.raises(ValueError, match="no file or folder"):
         images_in([tmp_path / "nothing"])
     with pytest.raises(ValueError, match="would both be written as a"):

@@ -11,16 +11,18 @@ from typing import Annotated, Any
 import tyro
 
 from limbeck.commands.arguments import call
+from limbeck.commands.coco_file import CocoFile
 from limbeck.commands.words import Run
 from limbeck.data.images import EXTENSIONS, no_image_in, read_image, to_pil_image
 from limbeck.data.parts import files_below
 from limbeck.data.problems import OnBadData
 from limbeck.data.progress import track
-from limbeck.models.run_folder import RunFolder
+from limbeck.models.run_folder import RunFolder, read_card
 from limbeck.tasks import task_kind
 from limbeck.tasks.lettering import tell_missing
 from limbeck.tasks.pictures import legend
-from limbeck.tasks.predictor import Predictor
+from limbeck.tasks.predictor import SCORE, Predictor
+from limbeck.training.ranges import check_ranges
 from limbeck.training.signals import ending_in_order
 
 
@@ -33,14 +35,18 @@ def predict(arguments: list[str]) -> None:
 def load(run: str | Path) -> Predictor:
     """The student of a run with its preprocessing: ``limbeck.load("runs/a").predict("photo.jpg")``.
 
+    Args:
+        run: Its folder, whose best student is taken, or the file of a student, such as ``student-last.safetensors``.
+
     Raises:
         ValueError: The folder holds no student.
     """
-    folder = RunFolder(Path(run))
-    if not folder.has_student():
-        raise ValueError(f"{folder} has no student: name the folder of a run of limbeck")
-    kind = task_kind(folder.card()["task"])
-    return kind.predictor(kind.build(str(folder), []))
+    path = Path(run)
+    file = path if path.suffix == ".safetensors" else RunFolder(path).student
+    if not file.is_file():
+        raise ValueError(f"{path} has no student: name the folder of a run of limbeck")
+    kind = task_kind(read_card(file)["task"])
+    return kind.predictor(kind.build(str(file), []))
 
 
 def _predict(
@@ -49,27 +55,32 @@ def _predict(
     /,
     out: Path,
     pictures: bool = True,
+    score: float = SCORE,
     on_bad_data: OnBadData = "error",
 ) -> None:
     """Predict images with the student of a run.
 
-    Writes predictions.json (the likeliest classes; each class's share of the pixels; objects with boxes in pixels),
-    index masks as masks/NAME.png or the mask of each object as masks/NAME-NNN.png, and each image with what was
-    predicted drawn on it as pictures/NAME.png; where colours tell the classes, pictures/classes.png tells the colours.
-    After an error or a signal, predictions.json has the images before it.
+    Writes predictions.json (the likeliest classes; each class's share of the pixels; objects with boxes in pixels,
+    which coco.json has as COCO's json), index masks as masks/NAME.png or the mask of each object as
+    masks/NAME-NNN.png, and each image with what was predicted drawn on it as pictures/NAME.png; where colours tell the
+    classes, pictures/classes.png tells the colours. After an error or a signal, predictions.json has the images before
+    it.
 
     Args:
-        run: Folder of a run.
+        run: Folder of a run, or the file of a student in it.
         images: Files, and folders whose images are taken with all that lies below, such as the frames of a video.
         out: Folder for what is written.
         pictures: Draw the images.
+        score: Least score of an object of a detector that is drawn; the json have all that it finds.
         on_bad_data: What becomes of an image that cannot be read: an error, or left out and counted (skip).
     """
+    check_ranges({"score": score})
     predictor = load(run)
     files = images_in(images)
     if pictures:
         tell_missing(predictor.classes)
     answers: dict[str, Any] = {}
+    coco = CocoFile(predictor.classes)
     skipped = 0
     try:
         for name, file in track(files.items(), "predicting", len(files)):
@@ -85,21 +96,23 @@ def _predict(
             if pictures:
                 path = out / "pictures" / f"{name}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                to_pil_image(predictor.draw(image, prediction)).save(path)
+                to_pil_image(predictor.draw(image, prediction, score)).save(path)
+            if (found := predictor.annotations(prediction)) is not None:
+                coco.add(name if str(file).endswith(name) else f"{name}{file.suffix}", image.shape[1:], found)
             answers[name] = {"image": str(file), **predictor.describe(prediction)}
         if not answers:
             raise ValueError(f"none of the {len(files)} images could be read")
     except BaseException as error:  # of a signal, too
         if answers:
-            file = _write(answers, predictor, out, pictures=pictures)
+            file = _write(answers, predictor, out, coco, pictures=pictures)
             error.add_note(f"what was predicted before, {len(answers)} of {len(files)} images, is in {file}")
         raise
     left_out = f", {skipped} left out that cannot be read" if skipped else ""
-    print(f"{len(answers)} images{left_out}: {_write(answers, predictor, out, pictures=pictures)}")
+    print(f"{len(answers)} images{left_out}: {_write(answers, predictor, out, coco, pictures=pictures)}")
 
 
-def _write(answers: dict[str, Any], predictor: Predictor, out: Path, *, pictures: bool) -> Path:
-    """Write what was predicted, and what tells the colours of the pictures."""
+def _write(answers: dict[str, Any], predictor: Predictor, out: Path, coco: CocoFile, *, pictures: bool) -> Path:
+    """Write what was predicted, objects as COCO's json too, and what tells the colours of the pictures."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / "predictions.json"
     text = json.dumps(answers, indent=1, ensure_ascii=False)
@@ -107,6 +120,8 @@ def _write(answers: dict[str, Any], predictor: Predictor, out: Path, *, pictures
         file.write_bytes(text.encode())
     except UnicodeEncodeError:  # of a file's name that is no text
         file.write_text(json.dumps(answers, indent=1))
+    if coco.images:
+        coco.write(out / "coco.json")
     if pictures and predictor.tells_by_colour:
         legend(predictor.classes).save(out / "pictures" / "classes.png")
     return file
@@ -118,9 +133,11 @@ def images_in(paths: Sequence[Path]) -> dict[str, Path]:
     Without its ending, but where others in the folder differ in that alone, as ``a.jpg`` and ``a.png``.
 
     Raises:
-        ValueError: A path does not exist, holds no image, or gives a name that another has.
+        ValueError: No path is there, one does not exist, holds no image, or gives a name that another has.
     """
     found: dict[str, Path] = {}
+    if not paths:
+        raise ValueError("name the images, or folders of images, that are to be predicted")
     for path in paths:
         if not path.exists():
             raise ValueError(f"no file or folder {path}")

@@ -14,15 +14,16 @@ from torch import Tensor
 from limbeck.data.images import pixels_in, read_image
 
 Picture = Tensor | np.ndarray[Any, Any] | Image.Image | Path | str
+SCORE = 0.3  # of the least certain object that is drawn
 
 
 class Predictor(Protocol):
     """A model with its preprocessing.
 
     ``predict`` takes an RGB image (3, H, W) uint8, an array of numpy (H, W, 3) uint8 (RGB, where OpenCV reads BGR), a
-    PIL image, or the path of a file, and gives tensors by name, in the image's own pixels, upright. Of classifiers: ``probabilities`` (K). Of segmenters: ``mask`` (H, W) int64. Of detectors:
-    ``boxes`` (n, 4) as left, top, right, bottom, ``labels`` (n) from 0, ``scores`` (n), and ``masks`` (n, H, W) bool
-    where it gives any.
+    PIL image, or the path of a file, and gives tensors by name, in the image's own pixels, upright. Of classifiers:
+    ``probabilities`` (K). Of segmenters: ``mask`` (H, W) int64. Of detectors: ``boxes`` (n, 4) as left, top, right,
+    bottom, ``labels`` (n) from 0, ``scores`` (n), and ``masks`` (n, H, W) bool where it gives any.
     """
 
     classes: list[str]
@@ -33,8 +34,11 @@ class Predictor(Protocol):
     def describe(self, prediction: Mapping[str, Tensor]) -> dict[str, Any]:
         """A prediction as json takes it, with the names of the classes."""
 
-    def draw(self, image: Tensor, prediction: Mapping[str, Tensor]) -> Tensor:
-        """A prediction drawn on its image (3, H, W) uint8."""
+    def annotations(self, prediction: Mapping[str, Tensor]) -> list[dict[str, Any]] | None:
+        """Objects as COCO's json has them, but for those without extent; ``None`` where there are never any."""
+
+    def draw(self, image: Tensor, prediction: Mapping[str, Tensor], score: float = SCORE) -> Tensor:
+        """A prediction drawn on its image (3, H, W) uint8, but for objects of which a detector is less certain."""
 
     def write(self, name: str, prediction: Mapping[str, Tensor], folder: Path) -> None:
         """Write what json does not hold, such as a mask, as files of this name below a folder."""

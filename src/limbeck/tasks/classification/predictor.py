@@ -16,7 +16,7 @@ from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
 from limbeck.tasks.classification.transforms import augmentation
 from limbeck.tasks.lettering import drawing_on
-from limbeck.tasks.predictor import Picture, pixels_of
+from limbeck.tasks.predictor import SCORE, Picture, pixels_of
 
 SHOWN = 5  # classes of which the probability is told
 
@@ -43,7 +43,10 @@ class ImagePredictor:
         probabilities = [round(value, 4) for value in best.values.tolist()]
         return {"label": names[0], "probabilities": dict(zip(names, probabilities, strict=True))}
 
-    def draw(self, image: Tensor, prediction: Mapping[str, Tensor]) -> Tensor:
+    def annotations(self, prediction: Mapping[str, Tensor]) -> None:
+        """There are no objects."""
+
+    def draw(self, image: Tensor, prediction: Mapping[str, Tensor], score: float = SCORE) -> Tensor:
         picture = to_pil_image(image)
         draw = drawing_on(picture, "".join(self.classes))
         value, index = prediction["probabilities"].max(0)

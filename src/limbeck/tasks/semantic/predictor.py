@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from limbeck.core.modules import device_of
 from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
-from limbeck.tasks.predictor import Picture, pixels_of
+from limbeck.tasks.predictor import SCORE, Picture, pixels_of
 from limbeck.tasks.semantic.pictures import overlay
 from limbeck.tasks.semantic.task import predict
 
@@ -40,7 +40,10 @@ class MaskPredictor:
         total = prediction["mask"].numel()
         return {"shares": {name: round(n / total, 4) for name, n in zip(self.classes, counts, strict=True) if n}}
 
-    def draw(self, image: Tensor, prediction: Mapping[str, Tensor]) -> Tensor:
+    def annotations(self, prediction: Mapping[str, Tensor]) -> None:
+        """There are no objects."""
+
+    def draw(self, image: Tensor, prediction: Mapping[str, Tensor], score: float = SCORE) -> Tensor:
         return overlay(image, prediction["mask"], len(self.classes))
 
     def write(self, name: str, prediction: Mapping[str, Tensor], folder: Path) -> None:
