@@ -14,6 +14,7 @@ from limbeck.commands.arguments import Arguments
 from limbeck.commands.compress_tables import costs_of, print_costs, print_layers
 from limbeck.commands.record import circumstances, resumed
 from limbeck.commands.words import absolute_words
+from limbeck.data.workers import USUAL_WORKERS
 from limbeck.methods.pairing import used_in
 from limbeck.models.build import RUN, source_of, student_file
 from limbeck.models.run_folder import RunFolder, read_card
@@ -58,7 +59,7 @@ class Options(Generic[OfData]):
         matching: What --global-epochs follow beside the labels; by default KD for classifiers.
         batch_size: Images per optimizer step.
         learning_rate: Highest learning rate of --global-epochs; by default what is usual for trained weights.
-        workers: Loader processes; their number does not change the result.
+        workers: Loader processes, by default 2, or 1 on a single core; their number does not change the result.
         checkpoint_every: Steps between checkpoints.
         seed: Random seed of the order and augmentation of the images.
     """
@@ -70,7 +71,7 @@ class Options(Generic[OfData]):
     matching: MatchOptions = MatchOptions()
     batch_size: int = 64
     learning_rate: float | None = None
-    workers: int = 2
+    workers: int = USUAL_WORKERS
     checkpoint_every: int = 500
     seed: int = 0
 

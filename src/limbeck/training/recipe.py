@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset, default_collate
 
 from limbeck.core.match import Match
+from limbeck.data.workers import USUAL_WORKERS
 from limbeck.training.ranges import check_ranges
 from limbeck.training.task import Task
 from limbeck.training.usual import CLASSIFIER, Optimizer, Usual
@@ -43,7 +44,7 @@ class Budget:
         precision: Precision of the forward and backward passes; weights and criteria are in fp32 always.
         channels_last: Keep the student's weights and maps in the channels_last memory format, in which convolutions are
             faster on a CPU; not measured on a GPU.
-        workers: Loader processes; their number does not change the result.
+        workers: Loader processes, by default 2, or 1 on a single core; their number does not change the result.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
         checkpoint_every: Steps between checkpoints; there is one after each evaluation too.
         seed: Random seed: of initial weights, order, augmentation and dropout.
@@ -72,7 +73,7 @@ class Budget:
     ema: float | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
-    workers: int = 2
+    workers: int = USUAL_WORKERS
     evaluate_every: int = 1
     checkpoint_every: int = 500
     seed: int = 0
