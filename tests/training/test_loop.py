@@ -288,10 +288,3 @@ def test_an_impossible_budget_is_refused_by_name(changes):
 def test_tensorboard_is_a_tracker(teacher, tmp_path):
     train(distilled(teacher, budget=budget(epochs=1)), tmp_path, RunOptions(tracker="tensorboard"))
     assert list(tmp_path.rglob("events.out.tfevents*"))
-
-
-def test_a_machine_of_one_core_is_not_warned_of_the_two_workers_that_are_the_default(monkeypatch, tmp_path, recwarn):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
-    one_step = budget(workers=2, max_steps=1)
-    train(classification.train(DATA, f"{NETS}:small", size=8, budget=one_step), tmp_path)
-    assert not [warning for warning in recwarn if "worker" in str(warning.message)]

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from traceback import clear_frames
 from typing import Any
-from warnings import catch_warnings, filterwarnings
 
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
@@ -94,16 +93,14 @@ class Loaders:
 
     def _loader(self, data: Any, **options: Any) -> DataLoader[Any]:
         pinned = self.accelerator.device.type == "cuda"
-        with catch_warnings():
-            filterwarnings("ignore", "This DataLoader will create")  # more workers than the one core that some have
-            return DataLoader(
-                Telling(data),
-                num_workers=self.recipe.budget.workers,
-                collate_fn=Collate(self.recipe.collate),
-                pin_memory=pinned,
-                worker_init_fn=outlive_signals,
-                **options,
-            )
+        return DataLoader(
+            Telling(data),
+            num_workers=self.recipe.budget.workers,
+            collate_fn=Collate(self.recipe.collate),
+            pin_memory=pinned,
+            worker_init_fn=outlive_signals,
+            **options,
+        )
 
 
 @dataclass(frozen=True)
