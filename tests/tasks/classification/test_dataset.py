@@ -335,7 +335,27 @@ def test_an_image_that_a_list_names_twice_counts_once_or_has_two_labels(tmp_path
         read_list(tmp_path / "train.csv")
 
 
-def test_a_list_with_semicolons_is_told_to_have_commas(tmp_path):
-    (tmp_path / "train.csv").write_text("path;label\na.png;cat\n")
-    with pytest.raises(ValueError, match=r"train.csv is separated by ';': write ','"):
-        read_list(tmp_path / "train.csv")
+@pytest.mark.parametrize("comma", [";", "\t"])
+def test_a_list_may_be_separated_as_spreadsheets_do(tmp_path, comma):
+    for name in ("a, b.png", "c.png"):
+        paint(tmp_path / name)
+    lines = (("path", "label"), ("a, b.png", "cat"), ("c.png", '"dog, ""small"""'))
+    (tmp_path / "train.csv").write_text("\ufeff" + "\r\n".join(map(comma.join, lines)), encoding="utf-8")
+    images = read_list(tmp_path / "train.csv")
+    assert [path.name for path in images.items] == ["a, b.png", "c.png"]
+    assert images.classes == ["cat", 'dog, "small"']
+
+
+def test_a_list_is_read_where_its_images_lie_in_folders_of_folders(tmp_path):
+    """And not the folders above them as classes; but parts with classes come before a list of what is in them."""
+    for name in ("photos/cat/a.png", "photos/dog/b.png", "more/cat/c.png"):
+        paint(tmp_path / name)
+    (tmp_path / "train.csv").write_text("photos/cat/a.png,cat\nphotos/dog/b.png,dog\nmore/cat/c.png,cat\n")
+    train, _ = load_images(str(tmp_path), val_data=tmp_path / "train.csv")
+    assert train.classes == ["cat", "dog"]
+    for name in ("photos", "more"):
+        (tmp_path / name).rename(tmp_path / f".{name}")
+    for name in ("train/emu/a.png", "train/owl/b.png"):
+        paint(tmp_path / name)
+    train, _ = load_images(str(tmp_path), val_data=tmp_path / "train")
+    assert train.classes == ["emu", "owl"]

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from limbeck.tasks.detection.load import load_objects
+from limbeck.tasks.detection.voc import find_voc
 from tests.tasks.detection.test_dataset import annotation, image, refused, write_part
 
 HEIGHT, WIDTH = 30, 40
@@ -186,6 +187,39 @@ def test_xml_files_may_lie_beside_their_images(tmp_path):
     assert [each.path.name for part in (train, val) for each in part.images] == ["a.jpg", "b.jpg"]
 
 
+def test_xml_files_beside_their_images_are_those_of_the_same_folder(tmp_path):
+    for folder, kind in (("one", "cat"), ("two", "dog")):
+        paint(tmp_path / "train" / folder / "a.jpg")
+        write(tmp_path / "train" / folder / "a.xml", xml((kind, 0)))
+    paint(tmp_path / "train" / "images" / "b.jpg")
+    write(tmp_path / "train" / "xmls" / "b.xml", xml(("emu", 0)))
+    train = find_voc(tmp_path, "error")["train"](None)
+    kinds = {str(each.path.relative_to(tmp_path)): train.classes[each.labels[0]] for each in train.images}
+    assert kinds == {"train/one/a.jpg": "cat", "train/two/a.jpg": "dog", "train/images/b.jpg": "emu"}
+    write(tmp_path / "train" / "more" / "b.xml", xml(("cat", 0)))
+    with refused("b.jpg has several xml files of its name in other folders, ", "more/b.xml and ", "xmls/b.xml"):
+        load_objects(tmp_path)
+
+
+def test_an_image_without_an_xml_file_beside_it_is_counted_and_one_without_its_image_told(tmp_path):
+    for stem in "abc":
+        paint(tmp_path / "train" / f"{stem}.jpg")
+        write(tmp_path / "train" / f"{stem}.xml", xml(("cat", 0)))
+    paint(tmp_path / "train" / "d.jpg")
+    write(tmp_path / "train" / "of_a_tool.xml", "<project/>")
+    paint(tmp_path / "valid" / "d.jpg")
+    write(tmp_path / "valid" / "d.xml", xml(("cat", 0)))
+    train, _ = load_objects(tmp_path)
+    assert [each.path.name for each in train.images] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert train.notes == [f"{tmp_path / 'train'}: 1 images have no xml file, and are left out"]
+    (tmp_path / "train" / "a.jpg").unlink()
+    with refused("the image of ", "a.xml, does not exist"):
+        load_objects(tmp_path)
+    train, _ = load_objects(tmp_path, on_bad="skip")
+    assert [each.path.name for each in train.images] == ["b.jpg", "c.jpg"]
+    assert "left out 1 missing images" in train.notes[0]
+
+
 @pytest.mark.parametrize("parts", [("train", "held"), ("seg_train", "seg_test")])
 def test_folders_of_xml_files_that_may_be_parts_by_other_names_are_refused(tmp_path, parts):
     for part in parts:
@@ -226,7 +260,7 @@ def test_an_xml_file_that_makes_no_sense_is_told(voc, text, words):
 
 def test_a_listed_image_that_is_missing_is_told(voc):
     (voc / "JPEGImages" / "a.jpg").unlink()
-    with refused("JPEGImages/a does not exist"):
+    with refused("JPEGImages/a, the image of ", "a.xml, does not exist"):
         load_objects(voc)
 
 

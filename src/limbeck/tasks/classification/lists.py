@@ -14,7 +14,7 @@ from limbeck.tasks.classification.dataset import Images
 from limbeck.tasks.classification.folders import sound
 
 ENDINGS = {".csv": ",", ".tsv": "\t"}
-OTHERS = (";", "\t", ",")  # by which lists are separated, too
+OTHERS = (";", "\t", ",")  # by which lists are separated, too: spreadsheets choose by the country
 Rows = list[tuple[int, list[str]]]  # each with the number of its line
 HOT, COLD = {"1", "1.0"}, {"0", "0.0"}
 IMAGE = ("path", "image", "image_path", "filepath", "file", "filename", "file_name", "image_id", "id")
@@ -73,12 +73,8 @@ def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData
 
 def _pairs(file: Path) -> list[tuple[str, str, int]]:
     """Of each line but that of the headings the name of the image, the label, and the number of the line."""
-    comma = ENDINGS[file.suffix.lower()]
-    lines = csv.reader(read_text(file).splitlines(), delimiter=comma)
-    rows = [(number, row) for number, row in enumerate(lines, 1) if any(cell.strip() for cell in row)]
+    rows = _rows(file)
     first = [cell.strip().lower() for cell in rows[0][1]] if rows else []
-    if len(first) == 1 and (other := next((each for each in OTHERS if each in first[0]), None)):
-        raise ValueError(f"{file} is separated by {other!r}: write {comma!r}, which {file.suffix} stands for")
     image, label = (next((first.index(name) for name in names if name in first), None) for names in (IMAGE, LABEL))
     if image is not None and label is not None:
         rows = rows[1:]
@@ -94,6 +90,17 @@ def _pairs(file: Path) -> list[tuple[str, str, int]]:
             raise ValueError(f"{file}, line {number}: {','.join(row)!r} has no label")
         pairs.append((row[image].strip(), row[label].strip(), number))
     return pairs
+
+
+def _rows(file: Path) -> Rows:
+    """The lines that have something in them, by what separates the first of them, whatever the file is called."""
+    text = read_text(file)
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    comma = ENDINGS[file.suffix.lower()]
+    if comma not in head:
+        comma = next((other for other in OTHERS if other in head), comma)
+    lines = csv.reader(text.splitlines(), delimiter=comma)
+    return [(number, row) for number, row in enumerate(lines, 1) if any(cell.strip() for cell in row)]
 
 
 def _has_columns_of_classes(rows: Rows, image: int) -> bool:

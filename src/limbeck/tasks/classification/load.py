@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from limbeck.data.parts import HeldOut, Part, Source, folders_in, load_parts
+from limbeck.data.parts import HeldOut, Part, Source, folders_in, load_parts, parts_in
 from limbeck.data.problems import OnBadData
 from limbeck.tasks.classification.dataset import Images, split_off
 from limbeck.tasks.classification.embedded import load_embedded
@@ -61,5 +61,5 @@ def find_sources(place: Path, on_bad: OnBadData) -> Mapping[Part, Source[Images]
             f"no folder {place}; pass a folder of images, {', '.join(NAMED.values())}, or a list in .csv{hint}"
         )
     lists = find_lists(place, on_bad)
-    has_classes = any(folders_in(each) for each in folders_in(place))
+    has_classes = any(folders_in(each) for each in parts_in(place).values())
     return lists if "train" in lists and not has_classes else find_folders(place, on_bad)

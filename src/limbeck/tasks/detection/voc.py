@@ -16,6 +16,7 @@ from limbeck.tasks.detection.checks import Entry
 from limbeck.tasks.detection.dataset import Objects
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+Pairs = list[tuple[Path, Path]]  # images and their xml files
 
 
 def find_voc(data: Path, on_bad: OnBadData) -> dict[Part, Source[Objects]]:
@@ -23,7 +24,7 @@ def find_voc(data: Path, on_bad: OnBadData) -> dict[Part, Source[Objects]]:
     root = root_of(data)
     if root is not None and (root / "Annotations").is_dir():
         images = images_of(root)
-        files: dict[Part, list[tuple[Path, Path]]] = {}
+        files: dict[Part, Pairs] = {}
         for part, stems in stems_of(root, "Main").items():
             missing = root / "JPEGImages"
             pairs = [(images.get(stem, missing / stem), root / "Annotations" / f"{stem}.xml") for stem in stems]
@@ -34,21 +35,52 @@ def find_voc(data: Path, on_bad: OnBadData) -> dict[Part, Source[Objects]]:
     parts = parts_in(data)
     others = [each for each in folders_in(data) if each not in parts.values() and (parts or resembles_part(each.name))]
     if len(parts) < 2:
-        refuse_unknown(parts, [each for each in others if _beside(each)])
+        refuse_unknown(parts, [each for each in others if _beside(each)[0]])
     folders = parts or {"train": data}
     found = {part: _beside(folder) for part, folder in folders.items()}
-    return {part: partial(read_voc, pairs, of=folders[part], on_bad=on_bad) for part, pairs in found.items() if pairs}
+    return {
+        part: partial(read_voc, pairs, of=folders[part], on_bad=on_bad, without=without)
+        for part, (pairs, without) in found.items()
+        if pairs
+    }
 
 
-def _beside(folder: Path) -> list[tuple[Path, Path]]:
-    """Images with their xml files, below one folder."""
+def _beside(folder: Path) -> tuple[Pairs, int]:
+    """Images below a folder with the xml file of their name and folder, or else of their name; and how many have none.
+
+    An annotation without its image is there too, with a path at which there is none.
+    """
     files = files_below(folder)
-    xmls = {path.stem: path for path in files if path.suffix.lower() == ".xml"}
-    return [(path, xmls[path.stem]) for path in files if path.suffix.lower() in EXTENSIONS and path.stem in xmls]
+    xmls = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".xml"}
+    images = [path for path in files if path.suffix.lower() in EXTENSIONS]
+    elsewhere: dict[str, list[Path]] = {}
+    for place in xmls.keys() - {path.with_suffix("") for path in images}:
+        elsewhere.setdefault(place.name, []).append(xmls[place])
+    pairs: Pairs = []
+    for image in images:
+        others = sorted(elsewhere.get(image.stem, []))
+        if (beside := xmls.get(image.with_suffix(""))) is None and len(others) > 1:
+            raise ValueError(
+                f"{image} has several xml files of its name in other folders, {others[0]} and {others[1]}; keep one, "
+                "or put each beside its image"
+            )
+        if xml := beside or next(iter(others), None):
+            pairs.append((image, xml))
+    taken = {xml for _, xml in pairs}
+    alone = [path for path in xmls.values() if path not in taken and pairs and _is_annotation(path)]
+    return pairs + [(path.with_suffix(""), path) for path in alone], len(images) - len(pairs)
+
+
+def _is_annotation(path: Path) -> bool:
+    """Whether an xml file is one of Pascal VOC's; other tools leave theirs."""
+    try:
+        return ElementTree.parse(path).getroot().tag == "annotation"
+    except (OSError, ElementTree.ParseError):
+        return False
 
 
 def read_voc(
-    pairs: list[tuple[Path, Path]], classes: list[str] | None = None, *, of: Path, on_bad: OnBadData = "error"
+    pairs: Pairs, classes: list[str] | None = None, *, of: Path, on_bad: OnBadData = "error", without: int = 0
 ) -> Objects:
     """The objects that xml files describe; those that are called difficult are heeded in measuring only, as crowds.
 
@@ -57,9 +89,11 @@ def read_voc(
         classes: Those that there may be; by default all that there are, in alphabetical order.
         of: The folder.
         on_bad: What becomes of images and objects that make no sense.
+        without: How many images have no xml file, so that nobody knows what is on them.
     """
     paths: list[Path | Problem] = [
-        path if path.is_file() else Problem("missing images", f"{path} does not exist") for path, _ in pairs
+        path if path.is_file() else Problem("missing images", f"{path}, the image of {xml}, does not exist")
+        for path, xml in pairs
     ]
     sizes = iter(sizes_of([path for path in paths if isinstance(path, Path)], of))
     entries: list[Entry] = []
@@ -78,7 +112,7 @@ def read_voc(
     places = {name: index for index, name in enumerate(names)}
     for each in annotations:
         each["category_id"] = places.get(each["category_id"], each["category_id"])
-    return assemble(
+    objects = assemble(
         {
             "images": entries,
             "annotations": annotations,
@@ -92,6 +126,8 @@ def read_voc(
         outlines=False,
         origin=f"of {of} with the xml files of Pascal VOC",
     )
+    objects.notes.extend([f"{of}: {without} images have no xml file, and are left out"] * bool(without))
+    return objects
 
 
 def _annotations(xml: Path, image: int) -> tuple[list[Entry], dict[str, int]]:
