@@ -54,6 +54,14 @@ def test_json_has_the_metrics_of_each_model(run, data, capsys):
     assert found["models"][str(run)]["top1"] == 0.5
 
 
+def test_what_is_measured_on_is_called_by_its_part(run, data, capsys):
+    (data / "val").rename(data / "test")
+    assert shown([run, "--data", data, "--split", "test"], capsys)["split"] == "test"
+    for options, said in (((), "validation images of"), (("--split", "test"), "test images of")):
+        main(["evaluate", str(run), "--data", str(data), *options])
+        assert capsys.readouterr().out.lstrip().startswith(said)
+
+
 def test_json_has_each_class_by_name_and_a_table_where_it_is_asked_for(run, data, capsys):
     expected = {"measure": "accuracy", "values": {"dark": 1.0, "light": 0.0}}
     assert shown([run, "--data", data], capsys)["by_class"] == {str(run): expected}

@@ -1,6 +1,12 @@
 import pytest
+import torch
 from PIL import Image, ImageFont
+from torch import nn
 
+from limbeck.data.inputs import Inputs
+from limbeck.models.model import Model
+from limbeck.tasks.classification.predictor import ImagePredictor
+from limbeck.tasks.detection.pictures import outlined
 from limbeck.tasks.lettering import drawing_on, font_file, missing_letters, tell_missing
 
 
@@ -29,6 +35,17 @@ def test_the_first_font_with_all_letters_is_taken_or_else_that_which_lacks_fewes
     assert font_file("cart") == "poor.ttf"
     assert font_file("cart\u4e2d") == "rich.ttf"
     assert missing_letters("cart\u4e2d\u8a9e") == "\u8a9e"
+
+
+def test_on_a_large_photo_frames_and_letters_are_large_enough_to_be_seen():
+    boxes, labels = torch.tensor([[300.0, 600, 2700, 3600]]), torch.tensor([0])
+    drawn = outlined(torch.zeros(3, 4000, 3000, dtype=torch.uint8), boxes, labels, ["cat"])[0] > 0
+    assert 8 <= drawn[3000, :1000].sum() <= 12  # of the left side of the frame
+    model = Model(nn.Identity(), Inputs(64), ["cat", "dog"], card={"load_size": 64})
+    named = ImagePredictor(model).draw(torch.zeros(3, 4000, 3000, dtype=torch.uint8), {"probabilities": torch.ones(2)})
+    assert named.any(0).any(1).sum() >= 40
+    small = ImagePredictor(model).draw(torch.zeros(3, 64, 64, dtype=torch.uint8), {"probabilities": torch.ones(2)})
+    assert small.any(0).any(1).sum() < 16
 
 
 def absent(name):

@@ -79,13 +79,13 @@ def _evaluate(
         if speed:
             costs = cost(model.module, partial(validation.example, model), validation.batch_size)
             rows[title] |= {named: getattr(costs, field) / unit for named, (field, unit) in COSTS.items()}
-    place = str(held_out.get("val_data") or data)
+    place, part = str(held_out.get("val_data") or data), held_out.get("split")
     if json:
         named = {title: found and found.named(validation.classes) for title, found in classes.items()}
-        print(dumps({"data": place, "images": validation.count, "models": rows, "by_class": named}))
+        print(dumps({"data": place, "split": part, "images": validation.count, "models": rows, "by_class": named}))
     else:
         shown = _without_classes(rows, classes, validation.classes) if by_class else rows
-        _print(f"validation images of {place}: {validation.count}", shown)
+        _print(f"{'test' if part == 'test' else 'validation'} images of {place}: {validation.count}", shown)
         if by_class:
             _print_classes(validation.classes, classes)
     if pictures:

@@ -9,6 +9,7 @@ from functools import cache
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = 10  # pixels
+LETTERS = 0.018  # of the mean side of a photo
 FONTS = (  # of Linux, macOS and Windows: with Latin, Greek and Cyrillic letters, then with those of East Asia, too
     *("DejaVuSans.ttf", "Arial.ttf", "arial.ttf"),
     *("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "DroidSansFallbackFull.ttf", "wqy-zenhei.ttc"),
@@ -67,9 +68,14 @@ def _missing_of(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letters: Col
     return {letter for letter in letters if not letter.isspace() and bytes(font.getmask(letter)) == box}
 
 
-def drawing_on(picture: Image.Image, text: str = "") -> ImageDraw.ImageDraw:
-    """What draws on a picture, and writes with the font for a text."""
+def drawing_on(picture: Image.Image, text: str = "", size: int = SIZE) -> ImageDraw.ImageDraw:
+    """What draws on a picture, and writes with the font for a text, in letters of so many pixels."""
     draw = ImageDraw.Draw(picture)
-    if (name := font_file(text)) is not None:
-        draw.font = ImageFont.truetype(name, SIZE)
+    name = font_file(text)
+    draw.font = ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)
     return draw
+
+
+def size_on(height: int, width: int) -> int:
+    """Pixels of the letters on a photo, which is looked at as a whole: of twelve megapixels, ten could not be read."""
+    return max(SIZE, round(LETTERS * (height + width) / 2))

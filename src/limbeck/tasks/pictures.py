@@ -15,7 +15,8 @@ from limbeck.tasks.lettering import drawing_on, tell_missing
 
 Panels = Mapping[str, Tensor]  # (3, H, W) uint8 by title
 TITLE = 16  # pixels above each panel
-CELL = 256  # pixels that a panel has at most on the sheet of a batch, across and down
+CELL = 384  # pixels between panels on the sheet of a batch, across and down
+PANEL = CELL - 4  # pixels that the longer side of a panel has there
 GOLDEN = 0.618034  # turns of the hue from class to class, so that neighbours differ
 
 
@@ -50,7 +51,7 @@ def write_batch(panels: Iterable[tuple[str, Tensor]], classes: list[str], file: 
     draw = drawing_on(sheet, "".join(title for title, _ in shown))
     for index, (title, panel) in enumerate(shown):
         left, top = index % across * CELL, index // across * (CELL + TITLE)
-        picture = ImageOps.contain(to_pil_image(panel), (CELL - 4, CELL - 4))
+        picture = ImageOps.contain(to_pil_image(panel), (PANEL, PANEL))
         sheet.paste(picture, (left, top + TITLE))
         draw.text((left + 4, top + 2), title[: int((CELL - 8) / draw.textlength("n"))], fill="black")
     sheet.paste(colour_key, (across * CELL, 0))

@@ -15,7 +15,7 @@ from limbeck.data.inputs import Preprocess
 from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
 from limbeck.tasks.classification.transforms import augmentation
-from limbeck.tasks.lettering import drawing_on
+from limbeck.tasks.lettering import drawing_on, size_on
 from limbeck.tasks.predictor import SCORE, Picture, pixels_of
 
 SHOWN = 5  # classes of which the probability is told
@@ -48,7 +48,7 @@ class ImagePredictor:
 
     def draw(self, image: Tensor, prediction: Mapping[str, Tensor], score: float = SCORE) -> Tensor:
         picture = to_pil_image(image)
-        draw = drawing_on(picture, "".join(self.classes))
+        draw = drawing_on(picture, "".join(self.classes), size_on(*image.shape[1:]))
         value, index = prediction["probabilities"].max(0)
         text = f"{self.classes[int(index)]} {value:.0%}"
         draw.rectangle(draw.textbbox((2, 2), text), fill="white")

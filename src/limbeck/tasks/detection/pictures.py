@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from limbeck.core.modules import evaluating
@@ -13,9 +15,9 @@ from limbeck.data.order import Key
 from limbeck.models.model import Model
 from limbeck.tasks.detection.dataset import Objects
 from limbeck.tasks.detection.task import predict
-from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, drawn
-from limbeck.tasks.lettering import SIZE, font_file
-from limbeck.tasks.pictures import Panels, colours
+from limbeck.tasks.detection.transforms import Sample, TrainObjects, ValObjects, drawn
+from limbeck.tasks.lettering import font_file, size_on
+from limbeck.tasks.pictures import PANEL, Panels, colours
 
 
 @torch.no_grad()
@@ -41,10 +43,21 @@ def sheets(
 def batch_panels(data: TrainObjects, keys: Sequence[Key]) -> Iterator[tuple[str, Tensor]]:
     """Augmented images with their objects, called by their files."""
     for key in keys:
-        sample = data[key]
+        sample = as_shown(data[key])
         masks = sample["masks"].bool() if "masks" in sample else None
         panel = outlined(sample["image"], sample["boxes"], sample["labels"], data.objects.classes, masks)
         yield data.objects.images[sample["index"]].path.stem, panel
+
+
+def as_shown(sample: Sample) -> Sample:
+    """A sample at the size that the sheet of a batch has for it, so that frames and names stay as they are drawn."""
+    height, width = sample["image"].shape[1:]
+    scale = PANEL / max(height, width)
+    size = [max(1, round(scale * height)), max(1, round(scale * width))]
+    shown = {**sample, "image": resize(sample["image"], size, antialias=True), "boxes": sample["boxes"] * scale}
+    if "masks" in sample:
+        shown["masks"] = resize(sample["masks"], size, InterpolationMode.NEAREST)
+    return shown
 
 
 def outlined(
@@ -64,15 +77,15 @@ def outlined(
     chosen = [palette[label] for label in labels.tolist()]
     if masks is not None:
         image = draw_segmentation_masks(image, masks, alpha=0.5, colors=chosen)
-    font = font_file("".join(classes))
+    font, letters = font_file("".join(classes)), size_on(*image.shape[1:])
     framed: Tensor = draw_bounding_boxes(
         image,
         boxes,
         named,
         chosen,
-        width=2,
+        width=max(2, letters // 6),
         font=font,
-        font_size=SIZE if font else None,
+        font_size=letters if font else None,
         label_colors="black",
         label_background_colors=chosen,
         fill_labels=True,
