@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from PIL import Image
@@ -238,6 +240,28 @@ def test_a_list_names_images_and_labels(tmp_path):
     assert train.items == [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "train" / "c.jpeg"]
     assert (train.labels, val.labels) == ([1, 0, 1], [0])
     assert train.origin == f"in the list {tmp_path / 'train.csv'}"
+
+
+@pytest.mark.parametrize("heading", ["split", "data set", "Subset"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_column_of_a_list_may_say_which_part_an_image_is_of(tmp_path, heading, named):
+    lines = [f"filepaths,labels,{heading}"]
+    for number, (label, part) in enumerate(itertools.product(("cat", "dog"), ("train", "train", "valid", "test"))):
+        paint(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{label},{part}")
+    file = tmp_path / "train.csv"
+    file.write_text("\n".join(lines))
+    data = str(file if named else tmp_path)
+    train, val = load_images(data)
+    assert [int(path.stem) for path in train.items] == [0, 1, 4, 5]
+    assert [int(path.stem) for path in val.items] == [2, 6]
+    assert val.origin == f"in the list {file}, of its part val"
+    assert [int(path.stem) for path in load_images(data, split="test")[1].items] == [3, 7]
+    file.write_text("\n".join(lines).replace("1.png,cat,train", "1.png,cat,extra"))
+    with pytest.raises(ValueError, match=r"train.csv, line 3: 'extra' is no part that is known"):
+        load_images(data)
+    file.write_text("\n".join(lines).replace("train", "one").replace("valid", "two").replace("test", "three"))
+    assert len(load_images(data)[0]) == 6  # no such column: a tenth of each class is held out
 
 
 def test_a_list_that_looks_like_a_part_but_is_not_known_is_refused(tmp_path):

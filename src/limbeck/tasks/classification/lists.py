@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from limbeck.data.images import EXTENSIONS
-from limbeck.data.parts import Part, Source, part_named, refuse_unknown, resembles_part
+from limbeck.data.parts import KNOWN, NAMES, Part, Source, part_named, refuse_unknown, resembles_part
 from limbeck.data.problems import OnBadData, Problem, left_out
 from limbeck.data.text import read_text
 from limbeck.tasks.classification.dataset import Images
@@ -17,23 +18,48 @@ ENDINGS = {".csv": ",", ".tsv": "\t"}
 OTHERS = (";", "\t", ",")  # by which lists are separated, too: spreadsheets choose by the country
 Rows = list[tuple[int, list[str]]]  # each with the number of its line
 HOT, COLD = {"1", "1.0"}, {"0", "0.0"}
-IMAGE = ("path", "image", "image_path", "filepath", "file", "filename", "file_name", "image_id", "id")
+IMAGE = (
+    *("path", "image", "image_path", "img_path", "filepath", "filepaths", "file", "filename", "file_name", "img"),
+    *("image_name", "img_name", "image_id", "id"),
+)
 LABEL = ("label", "class", "category", "target", "labels", "class_name")
+PART = ("split", "part", "set", "subset", "partition", "data set", "data_set", "dataset")  # of a line, in some lists
 
 
 def find_lists(place: Path, on_bad: OnBadData) -> dict[Part, Source[Images]]:
     """The parts that lists in a folder are called for, or one list as the training images."""
     if place.suffix.lower() in ENDINGS:
-        return {"train": partial(read_list, place, on_bad=on_bad)}
+        return _divided(place, on_bad)
     files = [path for path in sorted(place.iterdir()) if path.suffix.lower() in ENDINGS]
     lists = {part: path for path in files if (part := part_named(path.stem)) is not None}
     if "train" in lists:
         alike = [path for path in files if resembles_part(path.stem) and "train" not in path.stem.lower()]
         refuse_unknown(lists, [path for path in alike if path not in lists.values()])
+    if list(lists) == ["train"]:
+        return _divided(lists["train"], on_bad)
     return {part: partial(read_list, path, on_bad=on_bad) for part, path in lists.items()}
 
 
-def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData = "error") -> Images:
+def _divided(file: Path, on_bad: OnBadData) -> dict[Part, Source[Images]]:
+    """The parts that a column of a list names, or the whole list as the training images."""
+    rows = _rows(file)
+    column = _column(rows, PART)
+    cells = {number: row[column : column + 1] for number, row in rows[1:]} if column is not None else {}
+    values = {number: "".join(cell).strip() for number, cell in cells.items()}
+    named = {number: part_named(value) for number, value in values.items()}
+    if not any(named.values()):  # nor is it such a column where it has other words
+        return {"train": partial(read_list, file, on_bad=on_bad)}
+    if unknown := next((number for number, part in named.items() if part is None), None):
+        raise ValueError(
+            f"{file}, line {unknown}: {values[unknown]!r} is no part that is known, as others in this column are; "
+            f"known names are {KNOWN.replace('/', '')}"
+        )
+    return {part: partial(read_list, file, on_bad=on_bad, part=part) for part in NAMES if part in named.values()}
+
+
+def read_list(
+    file: Path, classes: list[str] | None = None, *, on_bad: OnBadData = "error", part: Part | None = None
+) -> Images:
     """Images and labels of a list; their columns are named in its first line, or are the first two.
 
     A column for each class may stand instead of the labels: 1 where the image is of the class, 0 in the others.
@@ -43,12 +69,13 @@ def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData
         classes: Those that there may be; by default all that the list has, in the order of their names, or of their
             values where all are numbers.
         on_bad: What becomes of images that are missing or cannot be decoded.
+        part: Only the lines that a column says are of this part.
 
     Raises:
         ValueError: A line has no label, one that is none of the classes or not that of another line, or, unless these
             are to be left out, an image that is not there or cannot be decoded.
     """
-    pairs = _pairs(file)
+    pairs = _pairs(file, part)
     named = classes or _in_order({name for _, name, _ in pairs})
     if unknown := [(name, number) for _, name, number in pairs if name not in named]:
         name, number = unknown[0]
@@ -68,14 +95,16 @@ def read_list(file: Path, classes: list[str] | None = None, *, on_bad: OnBadData
     if again := len(pairs) - len(missing) - len(found):
         notes.append(f"{file}: {again} lines name an image that another names with the same label, and count once")
     labels = [place[name] for name, _ in found.values()]
-    return sound(Images(list(found), labels, named, notes, f"in the list {file}", on_bad), file.parent)
+    origin = f"in the list {file}" + (f", of its part {part}" if part else "")
+    return sound(Images(list(found), labels, named, notes, origin, on_bad), file.parent)
 
 
-def _pairs(file: Path) -> list[tuple[str, str, int]]:
-    """Of each line but that of the headings the name of the image, the label, and the number of the line."""
+def _pairs(file: Path, part: Part | None) -> list[tuple[str, str, int]]:
+    """Of each line (of a part) but that of the headings the name of the image, the label, and the line's number."""
     rows = _rows(file)
-    first = [cell.strip().lower() for cell in rows[0][1]] if rows else []
-    image, label = (next((first.index(name) for name in names if name in first), None) for names in (IMAGE, LABEL))
+    image, label, column = (_column(rows, names) for names in (IMAGE, LABEL, PART))
+    if part is not None and column is not None:
+        rows = rows[:1] + [(number, row) for number, row in rows[1:] if part_named(row[column].strip()) == part]
     if image is not None and label is not None:
         rows = rows[1:]
     elif rows and _has_columns_of_classes(rows, image or 0):
@@ -90,6 +119,12 @@ def _pairs(file: Path) -> list[tuple[str, str, int]]:
             raise ValueError(f"{file}, line {number}: {','.join(row)!r} has no label")
         pairs.append((row[image].strip(), row[label].strip(), number))
     return pairs
+
+
+def _column(rows: Rows, names: Sequence[str]) -> int | None:
+    """Which column the first line calls by one of these names, the first of them first."""
+    first = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    return next((first.index(name) for name in names if name in first), None)
 
 
 def _rows(file: Path) -> Rows:
