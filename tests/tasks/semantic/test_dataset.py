@@ -493,6 +493,23 @@ def test_masks_may_be_in_colours_that_a_file_names(folder, name, palette):
     assert train.read_mask(0)[0, 0].tolist() == [0, 1, IGNORED, 0, 1, IGNORED, 0, 1]
 
 
+@pytest.mark.parametrize(("beside", "ending"), [("{}_labels", "_L"), ("{}annot", ""), ("{}_masks", "_mask")])
+def test_masks_may_lie_in_folders_called_after_those_of_the_images(tmp_path, beside, ending):
+    """As CamVid is published with class_dict.csv, and as it came with SegNet."""
+    (tmp_path / "class_dict.csv").write_text(PALETTES["class_dict.csv"])
+    for part, stems in (("train", "ab"), ("val", "c"), ("test", "d")):
+        for stem in stems:
+            save(tmp_path / part / f"{stem}.png", [(10, 20, 30)], "RGB")
+            save(tmp_path / beside.format(part) / f"{stem}{ending}.png", [(128, 64, 128), (0, 0, 142)], "RGB")
+    train, val = load_masks(tmp_path)
+    assert (names(train), names(val)) == (["a", "b"], ["c"])
+    assert train.classes == ["road", "car"]
+    assert seen(train) == [0, 1]
+    assert names(load_masks(tmp_path, split="test")[1]) == ["d"]
+    shutil.rmtree(tmp_path / beside.format("val"))
+    assert_refused(tmp_path, "val has images, but no folder of masks is called after it, as there is for ")
+
+
 def test_a_colour_that_stands_for_no_class_is_told(folder):
     (folder / "classes.txt").write_text(PALETTES["classes.txt"])
     for path in [*folder.glob("*/masks/*.png")]:

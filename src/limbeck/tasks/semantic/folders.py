@@ -14,6 +14,8 @@ from limbeck.tasks.semantic.dataset import Masks, checked, without_mask
 
 IMAGES = ("images", "img_dir", "image", "imgs")  # the second of each is mmsegmentation's, annotations is ADE20K's
 MASKS = ("masks", "ann_dir", "mask", "annotations", "labels")
+AFTER_IMAGES = ("{}_labels", "{}_masks", "{}annot")  # called so beside train and so on: CamVid's, and SegNet's
+ENDINGS = ("_mask", "_L")  # that stems of masks may have
 LOSSLESS = {".png", ".bmp", ".tif", ".tiff", ".gif"}
 Twins = tuple[Path, Path]  # of images and of masks
 
@@ -38,6 +40,8 @@ def twins_in(folder: Path) -> dict[Part, Twins]:
         others = [each for each in folders_in(images) if each not in parts.values() and resembles_part(each.name)]
         refuse_unknown(found, others)
         return found or {"train": (images, masks)}
+    if called := _called_after_images(folder):
+        return called
     parts = {part: path for part, path in parts_in(folder).items() if _named(path, IMAGES)}
     others = [each for each in folders_in(folder) if each not in parts.values() and _named(each, IMAGES)]
     if others and len(parts) < 2:
@@ -46,6 +50,19 @@ def twins_in(folder: Path) -> dict[Part, Twins]:
         )
     found = {part: _twins(path) for part, path in parts.items() if part != "test" or _named(path, MASKS)}
     return found or {"train": _twins(folder)}  # test images are often published without masks
+
+
+def _called_after_images(folder: Path) -> dict[Part, Twins]:
+    """The parts of which the masks lie in ``train_labels`` and so on, and the images in ``train``; none otherwise."""
+    parts = {part: path for part, path in parts_in(folder).items() if not _named(path, IMAGES)}
+    twins = {
+        part: _named(folder, tuple(each.format(path.name) for each in AFTER_IMAGES)) for part, path in parts.items()
+    }
+    found = {part: (parts[part], masks) for part, masks in twins.items() if masks is not None}
+    if found and (missing := [path for part, path in parts.items() if part not in found and part != "test"]):
+        other = next(iter(found.values()))[0].name
+        raise ValueError(f"{missing[0]} has images, but no folder of masks is called after it, as there is for {other}")
+    return found
 
 
 def _twins(folder: Path) -> Twins:
@@ -88,7 +105,8 @@ def pairs(images: Path, masks: Path, labels: Labels, on_bad: OnBadData) -> Masks
     """Every image with its mask."""
     by_stem = _by_stem(images, lambda path: path.suffix.lower() in EXTENSIONS)
     masks_by_stem = _by_stem(masks, lambda path: path.suffix.lower() in LOSSLESS)
-    masks_by_stem = {stem.removesuffix("_mask"): path for stem, path in masks_by_stem.items()} | masks_by_stem
+    for ending in ENDINGS:
+        masks_by_stem = {stem.removesuffix(ending): path for stem, path in masks_by_stem.items()} | masks_by_stem
     without = sorted(by_stem.keys() - masks_by_stem.keys())
     stems = sorted(by_stem.keys() & masks_by_stem.keys())
     if not by_stem:
