@@ -242,6 +242,13 @@ def test_a_list_names_images_and_labels(tmp_path):
     assert train.origin == f"in the list {tmp_path / 'train.csv'}"
 
 
+def test_images_and_masks_are_no_classes(tmp_path):
+    for name in ("images", "masks"):
+        paint(tmp_path / "train" / name / "a.png")
+    with pytest.raises(ValueError, match=r"train holds images and masks, no classes: .* limbeck train semantic"):
+        load_images(str(tmp_path))
+
+
 @pytest.mark.parametrize("heading", ["split", "data set", "Subset"])
 @pytest.mark.parametrize("named", [True, False])
 def test_a_column_of_a_list_may_say_which_part_an_image_is_of(tmp_path, heading, named):

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import shutil
 
 import pytest
 import torch
@@ -115,6 +116,15 @@ def test_a_yaml_that_is_wrong_is_told(yolo, content, words):
     write(yolo / "data.yaml", content)
     with refused("data.yaml", words):
         load_objects(yolo)
+
+
+def test_of_several_yamls_one_is_to_be_named(yolo):
+    file = next(yolo.glob("*.yaml"))
+    shutil.copy(file, yolo / "second.yaml")
+    file.rename(yolo / "first.yaml")
+    with refused("YOLO's data.yaml", "it has first.yaml, second.yaml: name one with --data"):
+        load_objects(yolo)
+    assert load_objects(yolo / "second.yaml")
 
 
 def test_images_of_another_ending_are_told_by_it(yolo):

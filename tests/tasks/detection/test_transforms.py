@@ -4,10 +4,11 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from limbeck.tasks.detection.dataset import Annotated, Objects
 from limbeck.tasks.detection.load import load_objects
-from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, augmentation, collate, drawn
+from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, augmentation, collate, drawn, resize_to
 from tests.tasks.detection.test_dataset import unpacked
 
 HEIGHT, WIDTH = 60, 90
@@ -291,3 +292,23 @@ def test_a_photograph_keeps_its_masks_in_its_boxes(tmp_path):
                 inside.append(float((extent(mask == 1) - box).abs().max()))
     assert len(inside) > 30
     assert torch.tensor(inside).le(2).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("size", [(2, 3000), (3000, 2)])
+def test_an_image_of_a_thousand_times_its_width_keeps_a_pixel_across(tmp_path, size):
+    objects = objects_of(annotated(tmp_path, [[0, 0, 1, 1]], size=size))
+    expected = tuple(200 if side > 2 else 1 for side in size)
+    seen = TrainObjects(objects, augmentation([100], 200), seed=0, masks=False)[0, 0]["image"]
+    assert tuple(seen.shape[1:]) == expected
+    assert tuple(ValObjects(objects, 100, 200)[0]["image"].shape[1:]) == expected
+    assert tuple(resize_to(100, 200)(objects.read(0)).shape[1:]) == expected
+
+
+@pytest.mark.parametrize("sides", [(100, 167), (75, 75), (40, 400), (120, 121)])
+def test_images_are_brought_to_the_sides_that_torchvision_gives_them(sides):
+    short, long = sides
+    plain = v2.Resize(short if short < long else None, max_size=long, antialias=True)
+    for height in range(31, 200, 13):
+        for width in range(31, 200, 17):
+            image = torch.randint(256, (3, height, width), dtype=torch.uint8)
+            assert torch.equal(resize_to(short, long)(image), plain(image))

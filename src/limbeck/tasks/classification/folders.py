@@ -11,6 +11,8 @@ from limbeck.data.parts import KNOWN, Part, Source, files_below, folders_in, par
 from limbeck.data.problems import OnBadData, Problem, left_out
 from limbeck.tasks.classification.dataset import UNLABELLED, Images
 
+OF_SEGMENTERS = {"image", "images", "imgs", "mask", "masks", "annotations"}  # and no names of classes, if all are
+
 
 def find_folders(folder: Path, on_bad: OnBadData) -> dict[Part, Source[Images]]:
     """The parts of a folder, or all of it as the training images where it has none.
@@ -59,6 +61,10 @@ def read_folder(folder: Path, classes: list[str] | None = None, *, on_bad: OnBad
     named = [each.name for each in folders_in(folder)]
     if not named:
         raise ValueError(f"{folder} has no class folders; it should hold CLASS/IMAGE.jpg for every class")
+    if len(named) == 2 and {name.lower() for name in named} <= OF_SEGMENTERS:
+        raise ValueError(
+            f"{folder} holds {' and '.join(named)}, no classes: images with their masks are for limbeck train semantic"
+        )
     if classes is not None and named != classes:
         differ = sorted(set(named) ^ set(classes))
         raise ValueError(f"{folder} has not the same classes as the training images; only one has {differ[:5]}")

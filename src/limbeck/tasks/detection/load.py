@@ -57,7 +57,9 @@ def find_sources(data: Path, on_bad: OnBadData, outlines: bool) -> Mapping[Part,
         if outlines:
             raise ValueError(f"{data} has the xml files of Pascal VOC, which give boxes alone; masks need outlines")
         return found
+    several = sorted(path.name for path in data.iterdir() if path.suffix in (".yaml", ".yml"))
     raise ValueError(
         f"{data} has no annotations that are known: COCO's annotations/instances_train.json or annotations/train.json, "
         "YOLO's data.yaml, or the xml files of Pascal VOC"
+        + (f"; it has {', '.join(several[:3])}: name one with --data" if several else "")
     )

@@ -27,6 +27,14 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return {name: [sample[name] for sample in samples] for name in samples[0]}
 
 
+class ShortestSize(v2.RandomShortestSize):  # type: ignore[misc]
+    """That of torchvision, which leaves an image a thousand times as long as it is wide no pixel across."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        params: dict[str, Any] = super().make_params(flat_inputs)
+        return {**params, "size": tuple(max(1, side) for side in params["size"])}
+
+
 def augmentation(
     short_side: Sequence[int], long_side: int, flip: float = 0.5, colour: float = 0.0
 ) -> Callable[[Sample], Sample]:
@@ -39,7 +47,7 @@ def augmentation(
         colour: Largest change of brightness, contrast and saturation, as a fraction; 0 for none.
     """
     steps = [
-        v2.RandomShortestSize(list(short_side), long_side),
+        ShortestSize(list(short_side), long_side),
         v2.RandomHorizontalFlip(flip),
         v2.ClampBoundingBoxes(),  # a box that rounding leaves beyond the edge would be dropped as well
         v2.SanitizeBoundingBoxes(),
@@ -109,11 +117,27 @@ class TrainObjects(Dataset[Sample]):
             return self.read(index, crowds=False)
 
 
+class ShortSide(nn.Module):
+    """Bring the shorter side of an image, or of that of a sample, to so many pixels, the longer one to no more."""
+
+    def __init__(self, short_side: int, long_side: int):
+        super().__init__()
+        self.short, self.long = short_side, long_side
+
+    def forward(self, seen: Any) -> Any:
+        height, width = (seen["image"] if isinstance(seen, dict) else seen).shape[-2:]
+        short, long = sorted((height, width))
+        to_long = int(self.short * long / short)
+        to_short = self.short if to_long <= self.long else int(self.long * self.short / to_long)
+        if self.short >= self.long:  # the longer one alone decides
+            to_short, to_long = int(self.long * short / long), self.long
+        sides = max(1, to_short), min(to_long, self.long)  # torchvision leaves no pixel of a very thin image
+        return v2.Resize(sides if height <= width else sides[::-1], antialias=True)(seen)
+
+
 def resize_to(short_side: int, long_side: int) -> nn.Module:
     """Bring the shorter side of images to so many pixels, the longer one to no more than ``long_side``."""
-    shorter = short_side if short_side < long_side else None  # else the longer one alone decides
-    resize: nn.Module = v2.Resize(shorter, max_size=long_side, antialias=True)
-    return resize
+    return ShortSide(short_side, long_side)
 
 
 class ValObjects(Dataset[Sample]):
