@@ -5,6 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from limbeck.tasks import task_kind
+from limbeck.tasks.classification.mixing import MixedImages, Mixing
 from limbeck.tasks.detection.transforms import TrainObjects, augmentation
 from limbeck.tasks.first_batch import write_first_batch
 from limbeck.tasks.pictures import CELL, PANEL, TITLE, colours
@@ -48,6 +50,13 @@ def test_the_first_batch_of_every_task_is_drawn_with_its_truth(
         tinted = panel - panel.mean(1, keepdim=True)
         towards = tinted @ (chosen - chosen.mean())
         assert (towards > 0).float().mean() > 0.05
+
+
+def test_images_of_classes_are_called_by_their_files_too(datasets):  # noqa: F811
+    data = datasets[0][0]
+    for each in (data, MixedImages(data, Mixing(mixup=0.2), classes=2)):
+        titles = [title for title, _ in task_kind("classification").batch_panels(each, [(0, 1), (0, 0)])]
+        assert titles == ["dog: image.png", "cat: image.png"]
 
 
 @pytest.mark.parametrize("size", [(60, 90), (900, 1350)], ids=["small", "large"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
@@ -13,9 +14,13 @@ from limbeck.tasks.classification.transforms import TrainImages
 
 
 def batch_panels(data: TrainImages | MixedImages, keys: Sequence[Key]) -> Iterator[tuple[str, Tensor]]:
-    """Augmented images, called by their classes; mixed ones by the class of the image that another was mixed into."""
-    classes = (data.images if isinstance(data, MixedImages) else data).images.classes
+    """Augmented images, called by their classes and files, so that a wrong label can be found.
+
+    Mixed ones are called by the image that another was mixed into.
+    """
+    images = (data.images if isinstance(data, MixedImages) else data).images
     for key in keys:
         sample = data[key]
-        label = int(sample["label"])
-        yield "no label" if label == UNLABELLED else classes[label], sample["image"]
+        label, item = int(sample["label"]), images.items[int(sample["index"])]
+        named = "no label" if label == UNLABELLED else images.classes[label]
+        yield f"{named}: {item.name}" if isinstance(item, Path) else named, sample["image"]
