@@ -53,10 +53,17 @@ def test_the_first_batch_of_every_task_is_drawn_with_its_truth(
 
 
 def test_images_of_classes_are_called_by_their_files_too(datasets):  # noqa: F811
-    data = datasets[0][0]
-    for each in (data, MixedImages(data, Mixing(mixup=0.2), classes=2)):
-        titles = [title for title, _ in task_kind("classification").batch_panels(each, [(0, 1), (0, 0)])]
-        assert titles == ["dog: image.png", "cat: image.png"]
+    data, kind = datasets[0][0], task_kind("classification")
+    assert [title for title, _ in kind.batch_panels(data, [(0, 1), (0, 0)])] == ["dog: image.png", "cat: image.png"]
+    mixed = MixedImages(data, Mixing(mixup=0.2), classes=2)
+    told = set()
+    for key in [(epoch, 0) for epoch in range(20)]:
+        cat, dog = mixed[key]["target"].tolist()
+        ((title, _),) = kind.batch_panels(mixed, [key])
+        both = f"{cat:.0%} cat + {dog:.0%} dog" if cat > dog else f"{dog:.0%} dog + {cat:.0%} cat"
+        assert title == f"{both if cat * dog else 'cat'}: image.png"
+        told.add(title.split()[1])
+    assert "dog" in told  # which the label of the image does not tell
 
 
 @pytest.mark.parametrize("size", [(60, 90), (900, 1350)], ids=["small", "large"])
