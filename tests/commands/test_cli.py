@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -224,6 +225,17 @@ def test_every_command_explains_its_options(command, option, capsys):
     shown = capsys.readouterr().out
     assert option in shown
     assert "Likewise" not in shown, "each option is explained without the one before"
+
+
+@pytest.mark.parametrize("command", [["predict"], ["export"], ["train", "classification"]])
+def test_what_a_command_does_is_told_in_whole_words(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    shown = capsys.readouterr().out.partition("\n\n")[2]
+    told = re.split(r"\n\n\W*(?:positional arguments|options)", shown)[0].splitlines()
+    assert len(told) >= 2
+    assert max(len(line.rstrip()) for line in told) < 60
 
 
 def test_without_a_command_there_is_an_overview_of_all(capsys):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import shutil
+import textwrap
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -70,7 +72,7 @@ def call(command: Callable[..., None], program: str, words: list[str]) -> None:
         kinds = _kinds(command)
         check(words, kinds)
         check_choices(words, _choices(kinds))
-    tyro.cli(command, args=words, prog=program)
+    tyro.cli(command, args=words, prog=program, description=_flowing(_above_arguments(command)))
 
 
 def _parse(
@@ -81,7 +83,9 @@ def _parse(
         check(words, known, {name for name, kind in known.items() if _is_repeated(kind)})
         _check_values(words, known)
         check_choices(words, _choices(known))
-    return tyro.cli(form, args=words, prog=program, description=description, config=(tyro.conf.OmitArgPrefixes,))
+    return tyro.cli(
+        form, args=words, prog=program, description=_flowing(description), config=(tyro.conf.OmitArgPrefixes,)
+    )
 
 
 def _check_values(words: list[str], known: Mapping[str, Any]) -> None:
@@ -97,6 +101,20 @@ def _check_values(words: list[str], known: Mapping[str, Any]) -> None:
             numbers = tuple(int(value) if value.lstrip("-").isdecimal() else float(value) for value in values)
             typed[name.replace("-", "_")] = numbers if len(numbers) != 1 else numbers[0]
     check_ranges(typed)
+
+
+def _above_arguments(command: Callable[..., Any]) -> str:
+    return (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
+
+
+def _flowing(text: str) -> str:
+    """Paragraphs that break between words at the terminal's width; tyro leaves that to the terminal, which cuts words.
+
+    It joins lines, but for those that begin with no letter.
+    """
+    width = shutil.get_terminal_size().columns - 1
+    wrapper = textwrap.TextWrapper(width, subsequent_indent=" ", break_on_hyphens=False)
+    return "\n\n".join(wrapper.fill(" ".join(each.split())) for each in text.split("\n\n"))
 
 
 def _first_line(make: Callable[..., Any]) -> str:
