@@ -222,3 +222,13 @@ def test_images_that_differ_in_their_ending_alone_keep_it(photos):
         "a.png": photos / "a.png",
         "more/b": photos / "more" / "b.jpg",
     }
+
+
+def test_what_an_earlier_prediction_wrote_among_the_photos_is_left_out(run, photos, capsys):
+    command = ["predict", str(run), str(photos), "--out", str(photos)]
+    main(command)
+    first = json.loads((photos / "predictions.json").read_text())
+    assert "left out" not in capsys.readouterr().err
+    main(command)
+    assert json.loads((photos / "predictions.json").read_text()) == first
+    assert f"pictures and masks below {photos}, which an earlier prediction wrote" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +69,8 @@ def _predict(
 
     Args:
         run: Folder of a run, or the file of a student in it.
-        images: Files, and folders whose images are taken with all that lies below, such as the frames of a video.
+        images: Files, and folders whose images are taken with all that lies below, such as the frames of a video; but
+            for what an earlier prediction wrote there.
         out: Folder for what is written.
         pictures: Draw the images.
         score: Least score of an object of a detector that is drawn; the json have all that it finds.
@@ -141,7 +143,7 @@ def images_in(paths: Sequence[Path]) -> dict[str, Path]:
     for path in paths:
         if not path.exists():
             raise ValueError(f"no file or folder {path}")
-        inside = [file for file in files_below(path) if file.suffix.lower() in EXTENSIONS] if path.is_dir() else [path]
+        inside = _images_below(path) if path.is_dir() else [path]
         if not inside:
             raise no_image_in(path)
         below = [file.relative_to(path) if path.is_dir() else Path(file.name) for file in inside]
@@ -152,3 +154,17 @@ def images_in(paths: Sequence[Path]) -> dict[str, Path]:
                 raise ValueError(f"{found[name]} and {file} would both be written as {name}; predict them apart")
             found[name] = file
     return found
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """The images of a folder, but for what an earlier prediction wrote into it, which is counted."""
+    images = [file for file in files_below(folder) if file.suffix.lower() in EXTENSIONS]
+    given = [image for image in images if not _is_predicted(image)]
+    if count := len(images) - len(given):
+        print(f"left out {count} pictures and masks below {folder}, which an earlier prediction wrote", file=sys.stderr)
+    return given
+
+
+def _is_predicted(image: Path) -> bool:
+    written = [folder for folder in image.parents if folder.name in ("pictures", "masks")]
+    return any((folder.parent / "predictions.json").is_file() for folder in written)
