@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from limbeck.tasks.detection.dataset import Annotated, Objects
 from limbeck.tasks.detection.load import load_objects
-from limbeck.tasks.detection.transforms import TrainObjects, ValObjects, augmentation, collate, drawn, resize_to
+from limbeck.tasks.detection.transforms import ShortSide, TrainObjects, ValObjects, augmentation, collate, drawn
 from tests.tasks.detection.test_dataset import unpacked
 
 HEIGHT, WIDTH = 60, 90
@@ -301,7 +301,7 @@ def test_an_image_of_a_thousand_times_its_width_keeps_a_pixel_across(tmp_path, s
     seen = TrainObjects(objects, augmentation([100], 200), seed=0, masks=False)[0, 0]["image"]
     assert tuple(seen.shape[1:]) == expected
     assert tuple(ValObjects(objects, 100, 200)[0]["image"].shape[1:]) == expected
-    assert tuple(resize_to(100, 200)(objects.read(0)).shape[1:]) == expected
+    assert tuple(ShortSide(100, 200)(objects.read(0)).shape[1:]) == expected
 
 
 @pytest.mark.parametrize("sides", [(100, 167), (75, 75), (40, 400), (120, 121)])
@@ -311,4 +311,4 @@ def test_images_are_brought_to_the_sides_that_torchvision_gives_them(sides):
     for height in range(31, 200, 13):
         for width in range(31, 200, 17):
             image = torch.randint(256, (3, height, width), dtype=torch.uint8)
-            assert torch.equal(resize_to(short, long)(image), plain(image))
+            assert torch.equal(ShortSide(short, long)(image), plain(image))

@@ -15,7 +15,7 @@ from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
 from limbeck.tasks.detection.pictures import outlined
 from limbeck.tasks.detection.task import predict
-from limbeck.tasks.detection.transforms import resize_to
+from limbeck.tasks.detection.transforms import ShortSide
 from limbeck.tasks.predictor import SCORE, Picture, pixels_of
 
 
@@ -26,7 +26,7 @@ class ObjectPredictor:
 
     def __init__(self, model: Model):
         self.module, self.classes = on_device(model.module.eval()), model.classes
-        self.resize = resize_to(model.card["short_side"], model.card["long_side"])
+        self.resize = ShortSide(model.card["short_side"], model.card["long_side"])
 
     @torch.no_grad()
     def predict(self, image: Picture) -> dict[str, Tensor]:

@@ -122,22 +122,15 @@ class ShortSide(nn.Module):
 
     def __init__(self, short_side: int, long_side: int):
         super().__init__()
-        self.short, self.long = short_side, long_side
+        self.long_side = long_side
+        shorter = short_side if short_side < long_side else None  # else the longer one alone decides
+        self.resize = v2.Resize(shorter, max_size=long_side, antialias=True)
 
     def forward(self, seen: Any) -> Any:
         height, width = (seen["image"] if isinstance(seen, dict) else seen).shape[-2:]
-        short, long = sorted((height, width))
-        to_long = int(self.short * long / short)
-        to_short = self.short if to_long <= self.long else int(self.long * self.short / to_long)
-        if self.short >= self.long:  # the longer one alone decides
-            to_short, to_long = int(self.long * short / long), self.long
-        sides = max(1, to_short), min(to_long, self.long)  # torchvision leaves no pixel of a very thin image
-        return v2.Resize(sides if height <= width else sides[::-1], antialias=True)(seen)
-
-
-def resize_to(short_side: int, long_side: int) -> nn.Module:
-    """Bring the shorter side of images to so many pixels, the longer one to no more than ``long_side``."""
-    return ShortSide(short_side, long_side)
+        if min(height, width) * self.long_side < max(height, width):  # torchvision would leave no pixel across
+            return v2.Resize((1, self.long_side) if height < width else (self.long_side, 1), antialias=True)(seen)
+        return self.resize(seen)
 
 
 class ValObjects(Dataset[Sample]):
@@ -146,7 +139,7 @@ class ValObjects(Dataset[Sample]):
     def __init__(self, objects: Objects, short_side: int, long_side: int):
         self.objects = objects
         self.reader = Reader(objects)
-        self.read = Reading(objects, self.reader, resize_to(short_side, long_side), masks=False)
+        self.read = Reading(objects, self.reader, ShortSide(short_side, long_side), masks=False)
 
     def __len__(self) -> int:
         return len(self.objects)
