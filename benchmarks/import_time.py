@@ -14,7 +14,10 @@ from statistics import median
 from measure import circumstances, interleaved, ratio
 
 ROUNDS = 9
-COMMANDS = ("methods", "layers --help", "distill classification --help", "evaluate --help")
+COMMANDS = (
+    *("--help", "evaluate --help", "distill classification --help", "train detection --help"),
+    *("methods", "layers timm:resnet50", "layers torchvision:resnet50"),
+)
 
 
 def main() -> None:
@@ -26,7 +29,7 @@ def main() -> None:
         print(f"import {name:8} {median(times[name]):6.2f} s")
     print(f"import limbeck / import torch: {ratio(times, 'limbeck', 'torch'):.2f}")
     words = {f"limbeck {command}": ["-m", "limbeck", *command.split()] for command in COMMANDS}
-    words = {"import torch": ["-c", code["torch"]], **words}
+    words = {**{each: ["-c", each] for each in ("import torch", "import timm")}, **words}
     rounds = [{name: cpu_seconds(each) for name, each in words.items()} for _ in range(ROUNDS)]
     for name in words:
         print(f"{name:40} {median(times[name] for times in rounds):6.2f} s of CPU")
