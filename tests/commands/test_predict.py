@@ -155,6 +155,8 @@ def test_an_image_is_predicted_alike_as_file_picture_array_and_tensor(run, photo
         model.predict(torch.zeros(1, 5, 5))
     with pytest.raises(ValueError, match=r"an array \(H, W, 3\) of uint8, not \(3, 5, 5\) of float64"):
         model.predict(np.zeros((3, 5, 5)))
+    with pytest.raises(ValueError, match=r"at least one pixel, which \(3, 0, 5\) has not"):
+        model.predict(np.zeros((0, 5, 3), np.uint8))
     with pytest.raises(TypeError, match="an image is a path, a tensor, an array of numpy or PIL's, not list"):
         model.predict([str(photos / "a.png")])
 

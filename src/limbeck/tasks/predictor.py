@@ -48,9 +48,16 @@ def pixels_of(image: Picture) -> Tensor:
     """The pixels (3, H, W) uint8 of an image.
 
     Raises:
-        ValueError: A file cannot be read, or a tensor or array has another shape or type.
+        ValueError: A file cannot be read, a tensor or array has another shape or type, or there is not one pixel.
         TypeError: It is nothing that holds an image.
     """
+    pixels = _as_tensor(image)
+    if not pixels.numel():  # of a box without extent, say
+        raise ValueError(f"an image has at least one pixel, which {tuple(pixels.shape)} has not")
+    return pixels
+
+
+def _as_tensor(image: Picture) -> Tensor:
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, np.ndarray):
