@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from pathlib import Path
+from os.path import exists
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +17,7 @@ NOT_NEEDED = {"torch", "torchvision", "torchmetrics", "timm", "accelerate", "saf
 
 def asks_for_help_alone(words: Sequence[str]) -> bool:
     """Whether the words of a command line want to be explained, and name no file whose code would be run for that."""
-    files = any(".py" in word or Path(word).exists() for word in words[1:])
+    files = any(".py" in word or exists(word) for word in words[1:])  # pathlib's raises of a word as long as no name is
     return bool({"-h", "--help"} & set(words)) and not files
 
 
@@ -38,7 +38,15 @@ def without_torch() -> Iterator[None]:
             sys.meta_path.remove(finder)
             for name in set(sys.modules) - before:
                 if name.partition(".")[0] in {*NOT_NEEDED, "limbeck"}:
-                    del sys.modules[name]
+                    _forget(name)
+
+
+def _forget(name: str) -> None:
+    """Forget an imported module, also as an attribute of its package, where ``from package import name`` looks."""
+    module = sys.modules.pop(name)
+    package, _, attribute = name.rpartition(".")
+    if package in sys.modules and vars(sys.modules[package]).get(attribute) is module:
+        delattr(sys.modules[package], attribute)
 
 
 class _Finder(MetaPathFinder, Loader):
