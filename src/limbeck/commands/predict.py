@@ -18,7 +18,8 @@ from limbeck.data.images import EXTENSIONS, no_image_in, read_image, to_pil_imag
 from limbeck.data.parts import files_below
 from limbeck.data.problems import OnBadData
 from limbeck.data.progress import track
-from limbeck.models.run_folder import RunFolder, read_card
+from limbeck.models.build import student_file
+from limbeck.models.run_folder import read_card
 from limbeck.tasks import task_kind
 from limbeck.tasks.lettering import tell_missing
 from limbeck.tasks.pictures import legend
@@ -42,10 +43,9 @@ def load(run: str | Path) -> Predictor:
     Raises:
         ValueError: The folder holds no student.
     """
-    path = Path(run)
-    file = path if path.suffix == ".safetensors" else RunFolder(path).student
+    file = student_file(str(run))
     if not file.is_file():
-        raise ValueError(f"{path} has no student: name the folder of a run of limbeck")
+        raise ValueError(f"{run} has no student: name the folder of a run of limbeck")
     kind = task_kind(read_card(file)["task"])
     return kind.predictor(kind.build(str(file), []))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from limbeck.models.model import Model
 from limbeck.tasks.batches import on_device
 from limbeck.tasks.detection.pictures import outlined
-from limbeck.tasks.detection.task import predict
+from limbeck.tasks.detection.task import predict, run_lengths
 from limbeck.tasks.detection.transforms import ShortSide
 from limbeck.tasks.predictor import SCORE, Picture, pixels_of
 
@@ -68,7 +68,5 @@ class ObjectPredictor:
 
 def outlined_by(mask: Tensor) -> dict[str, Any]:
     """The outline of a mask (H, W) bool as run lengths that json takes, and its area in square pixels."""
-    from faster_coco_eval.core import mask as coco
-
-    runs = coco.encode(mask.to(torch.uint8).numpy().T.copy().T)
-    return {"area": int(mask.sum()), "segmentation": {"size": list(mask.shape), "counts": runs["counts"].decode()}}
+    counts = run_lengths(mask)["counts"].decode()
+    return {"area": int(mask.sum()), "segmentation": {"size": list(mask.shape), "counts": counts}}

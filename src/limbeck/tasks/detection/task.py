@@ -137,12 +137,15 @@ def masks_at(size: tuple[int, ...], masks: Tensor) -> Tensor:
 
 def encoded(masks: Tensor, size: tuple[int, ...]) -> list[dict[str, Any]]:
     """Masks (n, 1, h, w) as run-length encodings at the image's own size."""
-    from faster_coco_eval.core import mask
+    # One by one: a hundred of a large image take a gigabyte.
+    return [{"segmentation": run_lengths(masks_at(size, each[None].cpu())[0])} for each in masks]
 
-    runs = []
-    for each in masks:  # one by one: a hundred of a large image take a gigabyte
-        at_size = masks_at(size, each[None].cpu())[0].to(torch.uint8)
-        runs.append({"segmentation": mask.encode(at_size.numpy().T.copy().T)})
+
+def run_lengths(mask: Tensor) -> dict[str, Any]:
+    """A mask (H, W) bool on a CPU as COCO's tools encode it, with ``counts`` in bytes."""
+    from faster_coco_eval.core import mask as coco
+
+    runs: dict[str, Any] = coco.encode(mask.to(torch.uint8).numpy().T.copy().T)
     return runs
 
 
