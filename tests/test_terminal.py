@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 
 import pytest
@@ -111,6 +112,27 @@ def show_five_losses():
             display.step()
         display.losses(0, 2, {"task": 1.0, **{f"ChannelTransform:backbone/{2**n}": 0.1 for n in range(3, 8)}})
         time.sleep(0.5)
+
+
+def test_no_line_that_is_said_is_taken_off_the_screen():
+    terminal = Terminal(80).run(show_forty_evaluations)
+    assert terminal.status == 0
+    assert terminal.last.splitlines() == [f"epoch {n + 1}: top1 0.5000 (best top1 0.5000)" for n in range(40)]
+    assert any("validation" in screen for screen in terminal.screens)
+
+
+def show_forty_evaluations():
+    with Display() as display:
+        display.begin(40, 0)
+        for epoch in range(40):
+            display.epoch(epoch, 40)
+            display.step()
+            display.losses(epoch, epoch, {"task": 1.0})
+            for _ in display.track(range(3), "validation", 3):
+                time.sleep(0.01)
+            display.metrics(epoch, {"top1": 0.5}, "top1", 0.5)
+        # A second thread that draws takes lines away now and then only: too seldom for a test to see it by the screen.
+        assert threading.active_count() == 1
 
 
 def test_a_line_that_is_said_ends_between_words():

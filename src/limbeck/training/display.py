@@ -17,6 +17,7 @@ from rich.text import Text
 
 Item = TypeVar("Item")
 OTHERS = 2  # metrics shown beside the one by which the best student is chosen; all of them are in metrics.jsonl
+OFTEN = 0.25  # seconds between two drawings of the live lines while steps follow each other
 WAITING = 0.1  # share of the time spent waiting for data from which on it is shown
 
 
@@ -47,7 +48,9 @@ class Display:
             expand=True,
         )
         self._status = Text(no_wrap=True, overflow="ellipsis")
-        self._live = Live(get_renderable=self._lines, console=self.console, refresh_per_second=4, transient=True)
+        # Drawn by those who change it: a thread of rich that draws while a line is said takes that line off the screen.
+        self._live = Live(get_renderable=self._lines, console=self.console, auto_refresh=False, transient=True)
+        self._drawn = 0.0
         self._run = self._progress.add_task("", total=1, left="", visible=False)
         self._best = ""
         self._file: Path | None = None
@@ -69,6 +72,13 @@ class Display:
 
     def _lines(self) -> RenderableType:
         return Group(self._progress, self._status) if self._status else self._progress
+
+    def _draw(self, every: float = 0.0) -> None:
+        """Draw the live lines, unless that was done less than so many seconds ago."""
+        now = time.perf_counter()
+        if self._live.is_started and now - self._drawn >= every:
+            self._live.refresh()
+            self._drawn = now
 
     def record_to(self, path: Path) -> None:
         """Write all lines to the end of a file: those so far too, and those that live lines stand for."""
@@ -96,6 +106,7 @@ class Display:
     def epoch(self, epoch: int, epochs: int) -> None:
         name = f"{self.title} epoch {epoch + 1}/{epochs}".strip()
         self._progress.update(self._run, description=name)
+        self._draw()
         self._since, self._images, self._waited = time.perf_counter(), 0, 0.0
 
     def loaded(self, images: int, waited: float) -> None:
@@ -110,16 +121,20 @@ class Display:
         assert task.total is not None
         seconds = (time.perf_counter() - self._begun) / (task.completed - self._steps_before)
         self._progress.update(self._run, left=f"{duration(seconds * (task.total - task.completed))} left")
+        self._draw(OFTEN)
 
     def track(self, items: Iterable[Item], name: str, total: int) -> Iterator[Item]:
         """The items, while a line of its own shows how many of them are done."""
         task = self._progress.add_task(name, total=total, left="")
+        self._draw()
         try:
             for item in items:
                 yield item
                 self._progress.advance(task)
+                self._draw(OFTEN)
         finally:
             self._progress.remove_task(task)
+            self._draw()
 
     def losses(self, epoch: int, step: int, losses: Mapping[str, float]) -> dict[str, float]:
         """Show the mean losses since the last call, and give the rates of that time."""
@@ -130,6 +145,7 @@ class Display:
         if rates["data_wait"] >= WAITING:
             speed += f", {rates['data_wait']:.0%} of the time waiting for data"
         self._status.plain = "  " + "  ".join(filter(None, (summary(losses), speed, self._best)))
+        self._draw()
         shown = " ".join(f"{name} {value:.4g}" for name, value in losses.items())
         line = f"epoch {epoch + 1} step {step}: {shown} | {speed}"
         if self.is_live:
