@@ -54,6 +54,13 @@ def test_json_has_the_metrics_of_each_model(run, data, capsys):
     assert found["models"][str(run)]["top1"] == 0.5
 
 
+def test_pictures_of_a_classifier_are_refused_before_it_is_measured(run, data, capsys, monkeypatch):
+    monkeypatch.setattr("limbeck.tasks.classification.validation.ImageValidation.measure", None)
+    assert "--pictures shows masks and boxes" in mistake(
+        ["evaluate", str(run), "--data", str(data), "--pictures", "1"], capsys
+    )
+
+
 def test_what_is_measured_on_is_called_by_its_part(run, data, capsys):
     (data / "val").rename(data / "test")
     assert shown([run, "--data", data, "--split", "test"], capsys)["split"] == "test"

@@ -71,6 +71,11 @@ def _evaluate(
     kind = task_kind(card["task"])
     validation = kind.validation(data, {**card, **held_out}, batch_size)
     models = _models(kind, folders[0], students, validation.classes)
+    if pictures:  # first, as a task that has none says so
+        folder, drawn = folders[0].path / "pictures", dict(reversed(models.items()))
+        validation.draw(drawn, pictures, folder, score)
+        told = f"pictures: {folder}, each of image, truth, {', '.join(drawn)}; the colours are in classes.png"
+        print(told, file=sys.stderr if json else sys.stdout)
     rows: dict[str, dict[str, float]] = {}
     classes: dict[str, ByClass | None] = {}
     for title, model in models.items():
@@ -88,11 +93,6 @@ def _evaluate(
         _print(f"{'test' if part == 'test' else 'validation'} images of {place}: {validation.count}", shown)
         if by_class:
             _print_classes(validation.classes, classes)
-    if pictures:
-        folder = folders[0].path / "pictures"
-        models = dict(reversed(models.items()))
-        validation.draw(models, pictures, folder, score)
-        print(f"pictures: {folder}, each of image, truth, {', '.join(models)}; the colours are in classes.png")
 
 
 def _students(folders: list[RunFolder], weights: Literal["best", "last"]) -> dict[str, Path]:
