@@ -121,6 +121,15 @@ def test_what_has_a_table_of_its_own_is_not_in_the_first_one():
     assert _without_classes(rows, classes, ["road", "car"]) == {"run": {"miou": 0.5, "loss": 0.1}}
 
 
+def test_a_student_is_measured_without_a_teacher_that_is_not_there_any_more(run, data, capsys):
+    record = {"arguments": {"teacher": str(data / "gone"), "data": str(data)}}
+    (run / "recipe.json").write_text(json.dumps(record))
+    main(["evaluate", str(run), "--json"])
+    told = capsys.readouterr()
+    assert list(json.loads(told.out)["models"]) == [str(run)]
+    assert "gone is not measured, since it cannot be loaded: no model" in told.err
+
+
 def test_a_teacher_is_called_as_it_is_typed_in_this_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()

@@ -114,17 +114,21 @@ def _students(folders: list[RunFolder], weights: Literal["best", "last"]) -> dic
 def _models(kind: TaskKind, run: RunFolder, students: dict[str, Path], classes: list[str]) -> dict[str, Model]:
     """The teacher of a run, if it had one, and students, by title."""
     given = arguments_of(run)
-    models: dict[str, Model] = {}
-    if teacher := given.get("teacher"):
-        title = f"teacher {relative(teacher)}"
+    models = {title: kind.build(str(student), classes) for title, student in students.items()}
+    if not (teacher := given.get("teacher")):
+        return models
+    title = f"teacher {relative(teacher)}"
+    try:
         model = build_teacher(kind.build, teacher, classes, given.get("teacher_size"), task=kind.name)
         if source := given.get("teacher_weights"):
             kind.load_weights(model, source, name=teacher)
-        if model.classes == classes:
-            models[title] = model
-        else:
-            print(f"{title} {other_classes(model)}, so it is not measured", file=sys.stderr)
-    return {**models, **{title: kind.build(str(student), classes) for title, student in students.items()}}
+    except ValueError as error:  # moved since, or on another machine
+        print(f"{title} is not measured, since it cannot be loaded: {error}", file=sys.stderr)
+        return models
+    if model.classes == classes:
+        return {title: model, **models}
+    print(f"{title} {other_classes(model)}, so it is not measured", file=sys.stderr)
+    return models
 
 
 def _print(title: str, rows: dict[str, dict[str, float]]) -> None:
