@@ -16,9 +16,11 @@ from limbeck.commands.words import option, without
 from limbeck.data.parts import HeldOut
 from limbeck.models.files import file_and_name
 from limbeck.models.run_folder import RunFolder
+from limbeck.tasks import TASKS
 
 WITHOUT_EFFECT = {"workers", "checkpoint_every", "teacher_check"}  # on what comes of a run
 MAY_GROW = {"epochs", "max_steps", "patience"}  # an extension, which the run itself tells of
+PLACES = {"data", "val_data", "unlabelled"}  # of images; checkpoints of training know what these are
 CODE = "sha256 of code"
 PACKAGES = ("limbeck", "torch", "torchvision", "timm", "accelerate")
 
@@ -154,9 +156,10 @@ def _check_same(run: RunFolder, stored: dict[str, Any], now: dict[str, Any]) -> 
         raise ValueError(f"{run} is a run of limbeck {before_it}, not of limbeck {now_it}: choose another --out")
     before, after = options(stored["arguments"]), options(now["arguments"])
     same_file = {name for name, digest in now["sha256"].items() if stored["sha256"].get(name) == digest}  # moved, maybe
+    moved = PLACES if stored["recipe"] in TASKS and stored["command"] != "compress" else set()
     changed = [
         f"--{name.replace('_', '-')} (was {_shown(name, before[name])}, is {_shown(name, after[name])})"
-        for name in sorted(before.keys() & after.keys() - same_file - WITHOUT_EFFECT)
+        for name in sorted(before.keys() & after.keys() - same_file - moved - WITHOUT_EFFECT)
         if before[name] != after[name] and not _has_grown(name, before[name], after[name])
     ]
     if changed:

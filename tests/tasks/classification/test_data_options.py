@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from PIL import Image
 
@@ -61,6 +63,17 @@ def test_the_first_image_does_not_decide_at_which_size_all_are_seen(data, capsys
 def test_a_number_out_of_its_range_is_refused_before_the_data_are_read(data, capsys, option, message):
     words = ["--data", str(data / "nowhere"), "--model", f"{ROOT}/tests/nets.py:small", "--out", str(data / "run")]
     assert message in mistake(["train", "classification", *words, *option], capsys)
+
+
+def test_a_run_is_resumed_on_the_same_data_in_another_place(data, capsys):
+    run = str(data / "run")
+    main(["train", "classification", "--data", str(data / "all"), *SHORT, "--max-steps", "1", "--out", run])
+    (data / "all").rename(data / "moved")
+    resume = ["train", run, "--resume", "--max-steps", "2", "--data"]
+    main([*resume, str(data / "moved")])
+    capsys.readouterr()
+    main(["evaluate", run, "--json"])
+    assert json.loads(capsys.readouterr().out)["data"] == str(data / "moved")
 
 
 @pytest.mark.parametrize(("part", "named"), [("train", "training data"), ("valid", "validation data")])
