@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 OnBadData = Literal["error", "skip"]
@@ -34,3 +34,14 @@ def left_out(problems: Sequence[Problem], on_bad: OnBadData, *, of: object, some
     first = {problem.kind: problem.what for problem in reversed(problems)}
     counts = Counter(problem.kind for problem in problems)
     return [f"{of}: left out {count} {kind}, the first: {first[kind]}" for kind, count in counts.items()]
+
+
+def first_few(names: Sequence[str]) -> str:
+    """The first three names, and whether there are more."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def absent_of(classes: Sequence[str], there: Collection[int]) -> str:
+    """How many classes are not among those that are there, by number, and the first of them; empty where all are."""
+    absent = [name for index, name in enumerate(classes) if index not in there]
+    return f"{len(absent)} of the {len(classes)} classes: {first_few(absent)}" if absent else ""

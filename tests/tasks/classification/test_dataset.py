@@ -59,8 +59,10 @@ def test_bad_images_can_be_skipped_and_are_counted(folder):
 
 
 def test_files_that_are_no_images_are_counted(folder):
-    (folder / "train" / "cat" / "notes.txt").write_text("")
-    assert any("1 files are no images" in note for note in load_images(str(folder))[0].notes)
+    for name in ("notes.txt", "a.jfif", "b.jfif"):
+        (folder / "train" / "cat" / name).write_text("")
+    told = f"{folder / 'train'}: left out 3 files that are no images by their ending (.jfif, .txt)"
+    assert load_images(str(folder))[0].notes == [told]
 
 
 def test_an_empty_class_names_its_folder(folder):
@@ -96,8 +98,16 @@ def test_empty_missing_and_flat_folders_are_errors(tmp_path):
 
 def test_classes_that_differ_between_train_and_val_are_named(folder):
     paint(folder / "val" / "emu" / "0.png")
-    with pytest.raises(ValueError, match=r"not the same classes as the training images; only one has \['emu'\]"):
+    with pytest.raises(ValueError, match=r"val has folders that are no classes of the training images: emu$"):
         load_images(str(folder))
+
+
+def test_validation_may_lack_a_class_which_is_told(folder):
+    paint(folder / "train" / "ant" / "0.png")
+    train, val = load_images(str(folder))
+    assert train.classes == val.classes == ["ant", "cat", "dog"]
+    assert list(val.labels) == [1, 1, 2, 2]
+    assert val.notes == [f"{folder / 'val'}: no image is of 1 of the 3 classes: ant"]
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path):

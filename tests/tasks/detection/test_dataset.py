@@ -201,8 +201,18 @@ def test_parts_with_other_categories_are_refused(tmp_path):
     write_part(tmp_path, "val", [image(2)], [annotation(1, 2)], CATEGORIES[::-1])
     assert load_objects(tmp_path)[1].classes == ["cat", "dog"]
     write_part(tmp_path, "val", [image(2)], [annotation(1, 2)], [CATEGORIES[0], {"id": 7, "name": "cow"}])
-    with refused("training and validation have not the same categories", "cow, dog"):
+    with refused("val.json: the training images have no category cow"):
         load_objects(tmp_path)
+
+
+def test_validation_may_lack_categories(tmp_path):
+    """As where a tool writes those alone of which there are objects."""
+    write_part(tmp_path, "train", [image(1)], [annotation(1, category_id=7)])
+    write_part(tmp_path, "val", [image(2)], [annotation(1, 2)], [{"id": 3, "name": "dog"}])
+    train, val = load_objects(tmp_path)
+    assert train.notes == [f"{tmp_path}: no object to train on is of 1 of the 2 classes: cat"]
+    assert (val.classes, val.ids) == (["cat", "dog"], [4, 3])
+    assert val.images[0].labels.tolist() == [1]
 
 
 def test_categories_are_the_same_by_their_names_whatever_their_ids(tmp_path):
@@ -315,6 +325,9 @@ BAD_ANNOTATIONS = [
     ({"bbox": [2, 21.01, 10, 10]}, ("outside its image",)),
     ({"bbox": [WIDTH, 2, 0.5, 10]}, ("outside its image",)),
     ({"bbox": [2, -1, 10, 1]}, ("outside its image",)),
+    ({"bbox": [25, 5, 35, 25]}, ("1.png of 40x30 pixels; if these are left, top, right and bottom",)),
+    ({"category_id": "3"}, ("is of the category '3', which",)),
+    ({"iscrowd": "0"}, ("has the iscrowd '0', not 0 or 1",)),
     ({"area": -1}, ("has the area -1",)),
     ({"area": "big"}, ("has the area big",)),
     ({"area": float("nan")}, ("has the area nan",)),
@@ -330,6 +343,11 @@ def test_an_annotation_that_makes_no_sense_is_refused_or_left_out(read, changes,
     assert [len(each.boxes) for each in objects.images] == [1, 1]
     assert len(objects.notes) == 1
     assert re.search(r"train\.json: left out 1 annotations .*, the first: annotation 2", objects.notes[0])
+
+
+def test_boxes_in_fractions_of_the_image_are_refused(read):
+    with refused("train.json: all 2 boxes lie between 0 and 1", "pixels, not fractions"):
+        read([image(1)], [annotation(1, bbox=[0.1, 0.2, 0.3, 0.4]), annotation(2, bbox=[0.5, 0.5, 0.5, 0.5])])
 
 
 @pytest.mark.parametrize(
@@ -352,7 +370,7 @@ BAD_IMAGES = [
     ({"file_name": ...}, ("image 2 has no 'file_name'",)),
     ({"height": ...}, ("image 2 has no 'height'",)),
     ({"width": ...}, ("image 2 has no 'width'",)),
-    ({"width": "40"}, ("image 2 has the width '40'",)),
+    ({"width": "40"}, ("image 2 has the width '40', not an integer",)),
     ({"height": 0}, ("image 2 has the height 0",)),
     ({"file_name": None}, ("image 2 has the file_name None",)),
     ({"file_name": "none.png"}, ("images/train/none.png does not exist",)),

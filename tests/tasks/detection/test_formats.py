@@ -85,7 +85,7 @@ def test_a_yaml_says_where_images_are_in_several_ways(yolo, content, stems, name
     [
         ("2 " + BOX, "is of the category 2, which the file does not define"),
         ("0 0.5 0.5 0.25", "has the box 0 0.5 0.5 0.25, not left, top"),
-        ("cat " + BOX, "is of the category cat"),
+        ("cat " + BOX, "is of the category 'cat'"),
         ("0 15 12 10 6", "outside its image"),
         ("0 0.5 0.5 0 0.2", "not left, top, and a width and height above 0"),
     ],
@@ -254,7 +254,7 @@ def test_an_xml_file_of_an_image_of_another_size_is_told(voc, size):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (xml(("emu", 0)), ("object 1, is of the category emu",)),
+        (xml(("emu", 0)), ("object 1, is of the category 'emu'",)),
         (xml(("cat", 0)).replace("<xmin>16", "<xmin>none"), ("object 1, has the box of no four numbers",)),
         ("<annotation>", ("c.xml cannot be read as xml",)),
         (None, ("c.xml cannot be read as xml", "No such file")),

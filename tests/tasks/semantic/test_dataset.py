@@ -204,6 +204,31 @@ def test_missing_masks_are_counted_and_the_first_image_named(folder):
     assert "images/b.png has no mask" in train.notes[0]
 
 
+def test_a_mask_in_a_format_that_is_not_read_is_named(folder):
+    (folder / "train" / "masks" / "b.png").rename(folder / "train" / "masks" / "b.jpg")
+    assert_refused(folder, "masks/b.png, and b.jpg is of no format that keeps values as they are")
+
+
+def test_masks_of_one_class_alone_are_refused_as_of_black_and_white_where_white_is_meant_as_one(folder):
+    for stem in "abcd":
+        add(folder / "train", stem, (1, 255))
+    white = "0 0 0 car and 255 255 255 road"
+    assert_refused(folder, "of the 4 masks of", "are of one class, car, so there is nothing to learn; 255", white)
+    (folder / "classes.txt").write_text("0 0 0 road\n255 255 255 car\n")
+    for part, stems in (("train", "abcd"), ("val", "xy")):
+        for stem in stems:
+            add(folder / part, stem, (0, 255))
+    assert seen(load_masks(folder)[0]) == [0, 1]
+
+
+def test_classes_of_which_no_mask_has_a_pixel_are_told(folder):
+    for stem in "abcd":
+        add(folder / "train", stem, (0, 2))
+    train, val = load_masks(folder)
+    assert train.notes == [f"{folder / 'train'}: no mask has a pixel of 1 of the 3 classes: car"]
+    assert val.notes == []
+
+
 def test_two_images_of_one_stem_are_both_named(folder):
     save(folder / "train" / "images" / "b.jpg", [(1, 2, 3)], "RGB")
     assert_refused(folder, "train/images/b.jpg", "train/images/b.png have one stem")
@@ -237,7 +262,7 @@ def test_an_image_that_breaks_off_names_its_file(folder):
     ("text", "words"),
     [
         ("0 road\n3 car\n3 sky\n", ("classes.txt", "3", "'sky' is taken")),
-        ("0 road\n255 void\n", ("classes.txt", "255", "'void'", "above 254")),
+        ("0 road\n255 void\n", ("classes.txt", "255", "'void'", "above 254", "0 0 0 NAME")),
         ("road\n# car\n", ("classes.txt", "names 1 classes", "two or more")),
         (None, ("classes.txt", "should name a class a line, in the order of their values")),
     ],
@@ -311,7 +336,7 @@ def test_the_labels_of_cityscapes_become_the_19_that_are_trained_on(tmp_path):
 def test_what_is_wrong_with_cityscapes_names_the_file(tmp_path):
     (tmp_path / "gtFine").mkdir()
     assert_refused(tmp_path, "no *_leftImg8bit.png below", "leftImg8bit/train")
-    add_cityscapes(tmp_path, "train", "ulm_000001_000019", [7])
+    add_cityscapes(tmp_path, "train", "ulm_000001_000019", [7, 8])
     add_cityscapes(tmp_path, "val", "bonn_000002_000019", [7, 34])
     assert_refused(tmp_path, "bonn_000002_000019_gtFine_labelIds.png holds the values [34]", "none of the 19 classes")
     (tmp_path / "gtFine" / "val" / "bonn" / "bonn_000002_000019_gtFine_labelIds.png").unlink()

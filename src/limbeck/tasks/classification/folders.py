@@ -8,7 +8,7 @@ from pathlib import Path
 from limbeck.data.images import EXTENSIONS, no_image_in
 from limbeck.data.index import sizes_of
 from limbeck.data.parts import KNOWN, Part, Source, files_below, folders_in, parts_in, resembles_part
-from limbeck.data.problems import OnBadData, Problem, left_out
+from limbeck.data.problems import OnBadData, Problem, absent_of, first_few, left_out
 from limbeck.tasks.classification.dataset import UNLABELLED, Images
 
 OF_SEGMENTERS = {"image", "images", "imgs", "mask", "masks", "annotations"}  # and no names of classes, if all are
@@ -55,7 +55,7 @@ def read_folder(folder: Path, classes: list[str] | None = None, *, on_bad: OnBad
 
     Args:
         folder: With a folder for each class.
-        classes: What they should be.
+        classes: Those that there may be, where they are known; some may have no folder here.
         on_bad: What becomes of images that cannot be decoded.
     """
     named = [each.name for each in folders_in(folder)]
@@ -65,26 +65,29 @@ def read_folder(folder: Path, classes: list[str] | None = None, *, on_bad: OnBad
         raise ValueError(
             f"{folder} holds {' and '.join(named)}, no classes: images with their masks are for limbeck train semantic"
         )
-    if classes is not None and named != classes:
-        differ = sorted(set(named) ^ set(classes))
-        raise ValueError(f"{folder} has not the same classes as the training images; only one has {differ[:5]}")
+    known = named if classes is None else classes
+    if unknown := [name for name in named if name not in known]:
+        raise ValueError(f"{folder} has folders that are no classes of the training images: {', '.join(unknown[:5])}")
     items: list[Path] = []
     labels: list[int] = []
-    others = 0
-    for label, name in enumerate(named):
+    others: list[str] = []
+    for name in named:
         files = files_below(folder / name)
         chosen = [path for path in files if path.suffix.lower() in EXTENSIONS]
         if not chosen:
             raise ValueError(f"class folder {no_image_in(folder / name)}; fill or remove it")
-        others += len(files) - len(chosen)
+        others += [path.suffix for path in files if path.suffix.lower() not in EXTENSIONS]
         items += chosen
-        labels += [label] * len(chosen)
-    notes = [f"{folder}: {others} files are no images by their ending"] * bool(others)
+        labels += [known.index(name)] * len(chosen)
+    absent = absent_of(known, set(labels))
+    notes = [f"{folder}: no image is of {absent}"] * bool(absent)
+    endings = first_few(sorted(set(others) - {""})) or "none"
+    notes += [f"{folder}: left out {len(others)} files that are no images by their ending ({endings})"] * bool(others)
     beside = sum(path.suffix.lower() in EXTENSIONS for path in folder.iterdir())
     notes += [f"{folder}: {beside} images lie in no class folder, and are left out"] * bool(beside)
-    images = sound(Images(items, labels, named, notes, f"in the class folders of {folder}", on_bad), folder)
-    if empty := sorted(set(range(len(named))) - set(images.labels)):
-        raise ValueError(f"class folder {folder / named[empty[0]]} holds no readable image; fill or remove it")
+    images = sound(Images(items, labels, known, notes, f"in the class folders of {folder}", on_bad), folder)
+    if empty := [name for name in named if known.index(name) not in images.labels]:
+        raise ValueError(f"class folder {folder / empty[0]} holds no readable image; fill or remove it")
     return images
 
 

@@ -68,9 +68,17 @@ def assemble(
         for identity, entry in entries.items()
     ]
     notes += [f"{of}: left out {lost} annotations with their images"] * bool(lost)
+    check_in_pixels(images, of)
     empty = sum(not len(image.boxes) for image in images)
     notes += [f"{of}: {empty} of {len(images)} images have no object"] * bool(empty)
     return Objects(images, [category["name"] for category in categories], list(index_of), notes, origin, on_bad)
+
+
+def check_in_pixels(images: Sequence[Annotated], of: Path) -> None:
+    """Refuse boxes that are fractions of their images: all of them lie in the first pixel."""
+    boxes = torch.cat([image.boxes for image in images])
+    if len(boxes) and boxes.max() <= 1:
+        raise ValueError(f"{of}: all {len(boxes)} boxes lie between 0 and 1: they are to be in pixels, not fractions")
 
 
 def of_one_name_each(categories: list[Entry], used: Collection[Any], of: Path) -> tuple[list[Entry], list[str]]:
@@ -96,14 +104,16 @@ def of_one_name_each(categories: list[Entry], used: Collection[Any], of: Path) -
 
 
 def in_order(categories: list[Entry], classes: list[str] | None, of: Path) -> list[Entry]:
-    """Categories in the order of their ids, or where classes are given, in theirs."""
+    """Categories in the order of their ids, or where classes are given, in theirs; some may lack here."""
     ordered = sorted(categories, key=lambda category: int(category["id"]))
     names = [category["name"] for category in ordered]
     if classes is None or names == classes:
         return ordered
-    if differ := sorted(set(names) ^ set(classes)):
-        shown = ", ".join(differ[:5])
-        raise ValueError(f"{of}: training and validation have not the same categories; only one has {shown}")
+    if unknown := sorted(set(names) - set(classes)):
+        raise ValueError(f"{of}: the training images have no category {', '.join(unknown[:5])}")
+    free = max(int(category["id"]) for category in ordered) + 1  # for those that this file has no object of
+    absent = [name for name in classes if name not in names]
+    ordered += [{"id": free + place, "name": name} for place, name in enumerate(absent)]
     return sorted(ordered, key=lambda category: classes.index(category["name"]))
 
 

@@ -77,11 +77,11 @@ class AnnotationCheck:
         """
         name = f"annotation {annotation.get('id')}"
         if image is None:
-            what = f"{name} is of the image {annotation.get('image_id')}, which the file does not define"
+            what = f"{name} is of the image {annotation.get('image_id')!r}, which the file does not define"
             return Problem("annotations of unknown images", what)
         category = annotation.get("category_id")
         if not isinstance(category, int) or category not in self.categories:
-            what = f"{name} is of the category {category}, which the file does not define"
+            what = f"{name} is of the category {category!r}, which the file does not define"
             return Problem("annotations of unknown categories", what)
         size = (image["height"], image["width"])
         box = annotation.get("bbox")
@@ -90,10 +90,12 @@ class AnnotationCheck:
             return Problem("annotations without a proper box", what)
         if _is_outside(box, size):
             what = f"{name} has the box {box}, outside its image {path} of {size[1]}x{size[0]} pixels"
-            return Problem("annotations with a box outside the image", what)
+            return Problem("annotations with a box outside the image", what + _if_corners(box, size))
         area = annotation.get("area")
         if area is not None and not (_are_numbers([area]) and area >= 0):
             return Problem("annotations without a proper area", f"{name} has the area {area}")
+        if (crowd := annotation.get("iscrowd")) not in (None, 0, 1):
+            return Problem("annotations without a proper iscrowd", f"{name} has the iscrowd {crowd!r}, not 0 or 1")
         if self.outlines and (wrong := outline_problem(annotation.get("segmentation"), size)):
             return Problem("annotations without a proper outline", f"{name} has {wrong}; its image is {path}")
         return None
@@ -154,14 +156,24 @@ def _lacking(entry: Entry, kinds: dict[str, type]) -> str:
     for key, kind in kinds.items():
         if key not in entry:
             return f"no {key!r}"
-        if not isinstance(entry[key], kind) or (key in ("height", "width") and entry[key] < 1):
-            return f"the {key} {entry[key]!r}"
+        if isinstance(entry[key], kind) and key in ("height", "width") and entry[key] < 1:
+            return f"the {key} {entry[key]}"
+        if not isinstance(entry[key], kind):
+            return f"the {key} {entry[key]!r}, not {'text' if kind is str else 'an integer'}"
     return ""
 
 
 def _are_numbers(values: Any) -> TypeGuard[list[float]]:
     """Whether this is a list of finite numbers."""
     return isinstance(values, list) and all(isinstance(each, int | float) and abs(each) < LARGEST for each in values)
+
+
+def _if_corners(box: list[float], size: tuple[int, int]) -> str:
+    """What is to be said of a box outside its image which lies inside if its numbers are those of two corners."""
+    corners = [*box[:2], box[2] - box[0], box[3] - box[1]]
+    if min(corners[2:]) <= 0 or _is_outside(corners, size):
+        return ""
+    return "; if these are left, top, right and bottom: a box is left, top, width and height"
 
 
 def _is_outside(box: list[float], size: tuple[int, int]) -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from limbeck.data.parts import HeldOut, Part, Source, load_parts
-from limbeck.data.problems import OnBadData
+from limbeck.data.problems import OnBadData, absent_of
 from limbeck.tasks.detection.coco import find_coco
 from limbeck.tasks.detection.dataset import Objects, check_some, split_off
 from limbeck.tasks.detection.voc import find_voc
@@ -42,6 +42,8 @@ def load_objects(
     """
     find = partial(find_sources, on_bad=on_bad, outlines=outlines)
     train, val = load_parts(data, val_data, split, find, lambda objects: split_off(objects, 0.1, seed))
+    absent = absent_of(train.classes, {label for image in train.images for label in image.labels.tolist()})
+    train.notes.extend([f"{data}: no object to train on is of {absent}"] * bool(absent))
     return check_some(train), check_some(val)
 
 

@@ -70,7 +70,10 @@ def of_values(path: Path, lines: list[str], ignore_index: int | None) -> Labels:
         value, _, name = line.partition(" ")
         number, name = (int(value), name.strip()) if value.isdigit() and name else (len(named), line)
         if number in named or number >= IGNORED:
-            raise ValueError(f"{path}: the value {number} of {name!r} is taken, or above 254")
+            raise ValueError(
+                f"{path}: the value {number} of {name!r} is taken, or above 254; where masks are black and white, give "
+                "colours, a line each: 0 0 0 NAME and 255 255 255 NAME"
+            )
         named[number] = name
     if ignore_index in named:
         raise ValueError(f"{path} names the class {named[ignore_index]!r} of the value that --ignore-index leaves out")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from limbeck.data.images import opened, pil_to_tensor, read_image, said_otherwise
 from limbeck.data.index import sizes_of
-from limbeck.data.problems import OnBadData, Problem, left_out
+from limbeck.data.problems import OnBadData, Problem, absent_of, first_few, left_out
 from limbeck.data.progress import track
-from limbeck.tasks.semantic.classes import IGNORED, UNKNOWN, Labels
+from limbeck.tasks.semantic.classes import FILES, IGNORED, UNKNOWN, Labels
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,9 @@ def split_off(masks: Masks, fraction: float, seed: int) -> tuple[Masks, Masks]:
 
 
 def without_mask(image: Path, mask: Path) -> Problem:
-    return Problem("images without a mask", f"{image} has no mask; it should be {mask}")
+    others = sorted(mask.parent.glob(f"{escape(mask.stem)}.*"))
+    hint = f", and {others[0].name} is of no format that keeps values as they are" if others else ""
+    return Problem("images without a mask", f"{image} has no mask; it should be {mask}{hint}")
 
 
 def checked(masks: Masks, folder: Path) -> Masks:
@@ -111,11 +114,33 @@ def checked(masks: Masks, folder: Path) -> Masks:
     kept = [index for index, result in enumerate(results) if not isinstance(result, Problem)]
     notes = left_out(problems, masks.on_bad, of=folder, some_left=bool(kept))
     usable = [result for result in results if not isinstance(result, Problem)]
-    empty = [masks.masks[index].name for index, (_, labelled) in zip(kept, usable, strict=True) if not labelled]
-    shown = f"{', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}"
-    notes += [f"{len(empty)} of {len(kept)} masks have no labelled pixel: {shown}"] * bool(empty)
+    empty = [masks.masks[index].name for index, (_, there) in zip(kept, usable, strict=True) if not there]
+    notes += [f"{len(empty)} of {len(kept)} masks have no labelled pixel: {first_few(empty)}"] * bool(empty)
+    everywhere = set().union(*(there for _, there in usable))
+    absent = absent_of(masks.classes, everywhere)
+    notes += [f"{folder}: no mask has a pixel of {absent}"] * bool(absent and everywhere)
     return dataclasses.replace(
         masks.take(kept), notes=[*masks.notes, *notes], sizes=frozenset(size for size, _ in usable)
+    )
+
+
+def check_several(masks: Masks) -> Masks:
+    """The masks, of which the pixels are of several classes: of one alone there is nothing to learn.
+
+    Masks of black and white are so, where white was meant as a class: 255 is none.
+    """
+    there: set[int] = set()
+    for index in range(len(masks)):  # mostly the first is enough
+        there |= set(torch.unique(masks.read_mask(index)).tolist())
+        if len(there - {IGNORED}) > 1:
+            return masks
+    only, *_ = there - {IGNORED}
+    name, *others = sorted(masks.classes, key=lambda name: name != masks.classes[only])
+    white = f"0 0 0 {name} and 255 255 255 {others[0]}"
+    meant = f"; 255 is of no class: if white is one, give colours in {FILES[0]}, a line each: {white}"
+    raise ValueError(
+        f"all labelled pixels of the {len(masks)} masks {masks.origin} are of one class, {name}, so there is nothing "
+        f"to learn{meant * (IGNORED in there)}"
     )
 
 
@@ -130,8 +155,8 @@ def check_labelled(masks: Masks) -> Masks:
     return masks
 
 
-def _check_mask(masks: Masks, index: int, size: tuple[int, int] | str) -> tuple[tuple[int, int], bool] | Problem:
-    """Height and width of a mask, and whether any pixel of it has a class."""
+def _check_mask(masks: Masks, index: int, size: tuple[int, int] | str) -> tuple[tuple[int, int], set[int]] | Problem:
+    """Height and width of a mask, and the classes that its pixels have."""
     if isinstance(size, str):
         return Problem("unreadable images", size)
     try:
@@ -142,4 +167,5 @@ def _check_mask(masks: Masks, index: int, size: tuple[int, int] | str) -> tuple[
     if size != (height, width):
         where = f"its mask {masks.masks[index]} has"
         return Problem("masks of another size", said_otherwise(masks.images[index], (height, width), where))
-    return (height, width), bool((mask != IGNORED).any())
+    counts = torch.bincount(mask.flatten(), minlength=IGNORED + 1)[:IGNORED]
+    return (height, width), set(counts.nonzero().flatten().tolist())

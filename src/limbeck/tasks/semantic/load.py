@@ -10,7 +10,7 @@ from limbeck.data.parts import HeldOut, Part, Source, load_parts
 from limbeck.data.problems import OnBadData
 from limbeck.data.voc import root_of
 from limbeck.tasks.semantic.cityscapes import find_cityscapes
-from limbeck.tasks.semantic.dataset import Masks, check_labelled, split_off
+from limbeck.tasks.semantic.dataset import Masks, check_labelled, check_several, split_off
 from limbeck.tasks.semantic.folders import find_folders
 from limbeck.tasks.semantic.voc import find_voc
 
@@ -39,11 +39,11 @@ def load_masks(
 
     Raises:
         ValueError: Files are missing, or a mask cannot be read, has another size than its image, or holds unknown
-            values; or no mask of a part has a labelled pixel.
+            values; or no mask of a part has a labelled pixel, or those for training of one class only.
     """
     find = partial(find_sources, ignore_index=ignore_index, on_bad=on_bad)
     train, val = load_parts(data, val_data, split, find, lambda masks: split_off(masks, 0.1, seed))
-    return check_labelled(train), check_labelled(val)
+    return check_several(check_labelled(train)), check_labelled(val)
 
 
 def find_sources(data: Path, ignore_index: int | None, on_bad: OnBadData) -> Mapping[Part, Source[Masks]]:
