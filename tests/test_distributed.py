@@ -163,3 +163,29 @@ def test_processes_that_are_started_again_do_not_look_for_those_that_are_gone(tm
             processes.append(subprocess.Popen(command, env=environment))
             time.sleep(3 * (restart == "1"))  # what the first would find is what the last ones left
         assert [process.wait(timeout=120) for process in processes] == [0, 0]
+
+
+NORMED = """
+from torch import nn
+
+
+def student(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, num_classes)
+    )
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes without a GPU, the one process would have it")
+def test_two_processes_measure_the_student_that_is_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Batch norms see the images of one process alone, so statistics differ until one process's are taken."""
+    (tmp_path / "models.py").write_text(NORMED)
+    run = str(tmp_path / "run")
+    model = ("--model", f"{tmp_path}/models.py:student", "--epochs", "1", "--images", "512")
+    torchrun("-m", "limbeck", "train", "classification", *BUDGET, *model, "--out", run)
+    limbeck(["evaluate", run, "--json"])
+    (measured,) = json.loads(capsys.readouterr().out.splitlines()[-1])["models"].values()
+    logged = metrics(tmp_path / "run")[-1]
+    assert {name: measured[name] for name in ("top1", "loss")} == pytest.approx(
+        {name: logged[name] for name in ("top1", "loss")}, rel=1e-5
+    )

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -36,6 +37,10 @@ class State:
     def kept(self) -> nn.Module:
         """The student that is evaluated and kept: the average, where there is one."""
         return self.student if self.ema is None else self.ema.module
+
+    def share_statistics(self) -> None:
+        """Bring what is saved of the batch norms, the first process's, to all: each has seen its own images since."""
+        broadcast(list(self.kept.buffers()))
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -172,6 +172,7 @@ class Training:
 
     def _evaluate(self) -> None:
         state, name = self.state, self.task.metric
+        state.share_statistics()
         state.last = self.task.evaluate(state.kept, self.loaders.validation("evaluating"))
         state.stale += 1
         if not state.best or state.last[name] > state.best[name]:
