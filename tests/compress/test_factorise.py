@@ -214,6 +214,13 @@ def test_too_few_data_are_refused_with_what_to_do():
         factorise(model, example=torch.randn(1, 64), data=[torch.randn(8, 64)])
 
 
+@pytest.mark.parametrize("start", ["weights", "data", "sequence"])
+def test_data_that_one_pass_uses_up_are_refused(start):
+    batches = (images(8) for _ in range(4))
+    with pytest.raises(ValueError, match=r"data is a generator, which can be gone over once.*pass a list of batches"):
+        factorise(residual_net(), example=images(8), data=batches, start=start)
+
+
 def test_a_model_without_layers_to_factorise_is_refused():
     with pytest.raises(ValueError, match=r"no layer to factorise \(0: is depthwise\)"):
         factorise(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)), example=torch.randn(1, 4, 8, 8))

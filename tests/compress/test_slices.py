@@ -37,6 +37,12 @@ def test_slices_learn_what_the_original_gives(slices, left, inputs):
     assert error(model, made) < left * before
 
 
+def test_data_that_one_epoch_uses_up_are_refused():
+    model = residual_net()
+    with pytest.raises(ValueError, match=r"data is a list_iterator, which can be gone over once"):
+        limbeck.distill_slices(model, compressed(model), iter(DATA), epochs=2)
+
+
 @pytest.mark.parametrize("inputs", ["original", "compressed"])
 def test_a_gradient_touches_its_own_slice_alone(inputs):
     model = residual_net()

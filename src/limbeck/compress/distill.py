@@ -12,7 +12,7 @@ from limbeck.compress.cache import Cache, train_cached
 from limbeck.compress.cost import flops_by_module
 from limbeck.compress.factorise import Compressed
 from limbeck.compress.norms import renew_norms
-from limbeck.compress.passes import Batches
+from limbeck.compress.passes import Batches, check_batches
 from limbeck.compress.processes import Processes
 from limbeck.compress.slices import check_slices, share_out, slices_of
 from limbeck.compress.training import Inputs, SliceTrainer, SliceTraining
@@ -57,6 +57,7 @@ def distill_slices(
     Returns:
         The relative squared error of each slice in its last epoch.
     """
+    check_batches(data)
     layers = [row.path for row in compressed.rows]
     paths = slices_of(original, layers, slices) if isinstance(slices, str) else list(slices)
     check_slices(original, paths, layers)

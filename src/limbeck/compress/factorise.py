@@ -16,7 +16,7 @@ from limbeck.compress.latency import by_latency
 from limbeck.compress.layers import layers_of, weight_of
 from limbeck.compress.moments import Moments, Seen, collect, moments_of, nothing_known
 from limbeck.compress.norms import renew_norms
-from limbeck.compress.passes import Batches
+from limbeck.compress.passes import Batches, check_batches
 from limbeck.compress.ranks import Cost, Curve, allocate, curve_of, least
 from limbeck.core.modules import Example
 
@@ -103,13 +103,14 @@ def factorise(
         say: Told what is being done.
 
     Raises:
-        ValueError: No layer can be factorised; the ratio cannot be reached; or the data are too few.
+        ValueError: No layer can be factorised; the ratio cannot be reached; or the data are too few, or an iterator.
     """
     if not 0 < ratio < 1:
         raise ValueError(f"ratio is {ratio}; it is a share, above 0 and below 1")
     start = start or ("weights" if data is None else "sequence")
     if data is None and start != "weights":
         raise ValueError(f"start={start!r} looks at what layers take and give: pass data=")
+    check_batches(data)
     layers, whole, on_example = _layers_that_run(model, example, keep)
     if start == "weights":
         seen = Seen({path: nothing_known(layers[path]) for path in layers}, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +18,15 @@ See = Callable[[Tensor, Tensor], None]  # what a layer takes, and what it gives
 
 class EnoughError(Exception):
     """Ends a pass that has brought what is needed."""
+
+
+def check_batches(data: Batches | None) -> None:
+    """Refuse data that are used up by the first pass: each later one would see none, and nobody would be told."""
+    if isinstance(data, Iterator):
+        raise ValueError(
+            f"data is a {type(data).__name__}, which can be gone over once, but data are gone over several times: pass "
+            "a list of batches, or a DataLoader"
+        )
 
 
 @torch.no_grad()
