@@ -48,6 +48,28 @@ def test_teacher_that_takes_others_may_be_given_inputs_of_its_own():
         Distiller(student, teacher, matches, example={"x": images()}, teacher_inputs={"y": images()})
 
 
+class InPlace(nn.Module):
+    """Brings what it is called with to mean 0 where it is."""
+
+    def forward(self, images):
+        return images.sub_(images.mean())
+
+
+def test_teacher_that_changes_the_students_inputs_in_place_is_refused_and_may_have_a_copy():
+    teacher = nn.Sequential(InPlace(), convnet(4))
+    with pytest.raises(ValueError, match=r"the teacher, a Sequential, changes in place .* teacher_inputs=images.clone"):
+        distiller_of(teacher=teacher, example=images())
+    distiller = distiller_of(teacher=teacher, example=images(), teacher_inputs=images())
+    given = images()
+    assert distiller(given, teacher_inputs=given.clone()).loss > 0
+    assert torch.equal(given, images())
+
+
+def test_student_that_changes_its_inputs_in_place_is_its_own_affair():
+    student = nn.Sequential(InPlace(), convnet(4))
+    assert distiller_of(student=student, example=images())(images()).loss > 0
+
+
 def test_teacher_that_is_prepared_is_told_of_in_the_same_way():
     with pytest.raises(TypeError, match=r"the teacher takes Sequential.forward\(input.* as example=\(images,\)$"):
         prepare_teacher(convnet(4), ["body"], example=(images(), LABELS))

@@ -228,7 +228,7 @@ class Distiller(nn.Module):
             given, own, remedy = (example, "example", "; or what the teacher alone is called with as teacher_inputs")
             if teacher_inputs is not None:
                 given, own, remedy = (teacher_inputs, "teacher_inputs", "")
-            with telling(given, "teacher", self.teacher.model, own, remedy):
+            with telling(given, "teacher", self.teacher.model, own, remedy, shared=teacher_inputs is None):
                 teacher = call(self.teacher, given)
             check_numbers("student", student)
             check_numbers("teacher", teacher)

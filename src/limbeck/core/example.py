@@ -9,21 +9,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from limbeck.core.modules import Example
 
 
 @contextmanager
-def telling(example: Example, role: str, model: nn.Module, own: str = "example", remedy: str = "") -> Iterator[None]:
+def telling(
+    example: Example, role: str, model: nn.Module, own: str = "example", remedy: str = "", shared: bool = False
+) -> Iterator[None]:
     """Run a model on its example, and name both where it fails.
 
     Args:
         role: "student" or "teacher".
         own: Name of the argument that the example came by.
         remedy: What may be done besides, where the model takes other arguments.
+        shared: Whether another model is called with the same after it.
 
     Raises:
         TypeError: The example is none, or the model does not take as many arguments or those of these names.
+        ValueError: The model changes in place what is shared.
     """
     if not isinstance(example, Tensor | tuple | list | Mapping):
         raise TypeError(
@@ -31,6 +36,7 @@ def telling(example: Example, role: str, model: nn.Module, own: str = "example",
             "positional arguments, or a dict of keyword arguments"
         )
     _check_arguments(example, role, model, own, remedy)
+    before = _versions(example)
     try:
         yield
     except Exception as error:
@@ -40,6 +46,12 @@ def telling(example: Example, role: str, model: nn.Module, own: str = "example",
             note += f": positional arguments; for a model that takes a list pass {own}=([...],)"
         error.add_note(note)
         raise
+    if shared and _versions(example) != before:
+        raise ValueError(
+            f"the {role}, a {type(model).__name__}, changes in place what it is called with, and the student would "
+            "learn from that; let it make a tensor of its own, as images - mean for images.sub_(mean), or give it a "
+            "copy, teacher_inputs=images.clone(), here and in each call"
+        )
 
 
 def _check_arguments(example: Example, role: str, model: nn.Module, own: str, remedy: str) -> None:
@@ -56,6 +68,12 @@ def _check_arguments(example: Example, role: str, model: nn.Module, own: str, re
             f"{own} is {_describe(example)}, but the {role} takes {type(model).__name__}.forward{expected} ({error}); "
             f"pass what it is called with and nothing else, without labels, as {own}=(images,){remedy}"
         ) from None
+
+
+def _versions(example: Example) -> list[int]:
+    """How often its tensors were changed in place."""
+    leaves = tree_leaves(example if isinstance(example, Tensor | tuple | list) else dict(example))
+    return [leaf._version for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_inference()]
 
 
 def _on(model: nn.Module) -> str:
