@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -67,6 +68,29 @@ def test_what_is_measured_on_is_called_by_its_part(run, data, capsys):
     for options, said in (((), "validation images of"), (("--split", "test"), "test images of")):
         main(["evaluate", str(run), "--data", str(data), *options])
         assert capsys.readouterr().out.lstrip().startswith(said)
+
+
+def test_a_new_test_set_needs_no_training_images_nor_all_classes(run, data, capsys):
+    (data / "val").rename(data.parent / "new")
+    shutil.rmtree(data)
+    dark, light = (data.parent / "new" / name for name in CLASSES)
+    assert shown([run, "--val-data", data.parent / "new"], capsys)["images"] == 10
+    shutil.rmtree(dark)
+    main(["evaluate", str(run), "--val-data", str(data.parent / "new"), "--by-class", "--json"])
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["images"] == 5
+    assert found["models"][str(run)]["top1"] == 0  # it calls everything dark
+    assert found["by_class"][str(run)]["values"]["light"] == 0
+    assert "no image is of 1 of the 2 classes: dark" in captured.err
+    (light.parent / "dim").mkdir()
+    assert "no classes of the training images: dim" in mistake(
+        ["evaluate", str(run), "--val-data", str(light.parent)], capsys
+    )
+    (light.parent / "dim").rmdir()
+    (data / "test").mkdir(parents=True)
+    light.rename(data / "test" / "light")
+    assert shown([run, "--data", data], capsys)["images"] == 5
 
 
 def test_json_has_each_class_by_name_and_a_table_where_it_is_asked_for(run, data, capsys):

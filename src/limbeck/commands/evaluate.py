@@ -40,6 +40,7 @@ def _evaluate(
     runs: Runs,
     /,
     data: str | None = None,
+    val_data: Path | None = None,
     split: HeldOut | None = None,
     weights: Literal["best", "last"] = "best",
     batch_size: int | None = None,
@@ -54,6 +55,8 @@ def _evaluate(
     Args:
         runs: Run folders: a distilled student, and those it is to be compared with, such as the student alone.
         data: Data as for limbeck train; by default those of the first run, with its --val-data.
+        val_data: A folder or list of images that are all measured on, such as a new test set, or its val or test part;
+            training images need not be there.
         split: The part of the data that is measured on; by default that of the first run.
         weights: The student that is taken of each run: the one that was the best, or as it was at the end.
         batch_size: Images at a time: 128 with labels, 8 with masks or boxes, 1 with masks of several sizes.
@@ -67,9 +70,11 @@ def _evaluate(
     folders = [RunFolder(run) for run in runs]
     students = _students(folders, weights)
     card = folders[0].card()
-    data, held_out = data_of(folders[0], data, split)
+    data, held_out = data_of(folders[0], data, split, val_data)
     kind = task_kind(card["task"])
     validation = kind.validation(data, {**card, **held_out}, batch_size)
+    for note in validation.notes:
+        print(note, file=sys.stderr)
     models = _models(kind, folders[0], students, validation.classes)
     if pictures:  # first, as a task that has none says so
         folder, drawn = folders[0].path / "pictures", dict(reversed(models.items()))

@@ -54,18 +54,23 @@ def arguments_of(run: RunFolder) -> dict[str, Any]:
     return options(run.read_record().get("arguments", {})) if run.record.is_file() else {}
 
 
-def data_of(run: RunFolder, data: str | None, split: HeldOut | None = None) -> tuple[str, dict[str, Any]]:
+def data_of(
+    run: RunFolder, data: str | None, split: HeldOut | None = None, val_data: Path | None = None
+) -> tuple[str, dict[str, Any]]:
     """Where a run's validation images are: its data, and which part of them is held out, as a card says it.
 
     Args:
         run: Whose own are taken.
         data: Others than its own.
         split: Another part than its own.
+        val_data: Another place of validation images than its own.
 
     Raises:
         ValueError: Nobody says where its data lie.
     """
     given = arguments_of(run)
+    if val_data is not None:
+        return str(data or val_data), {"val_data": str(val_data), "split": split}
     own = {name: given.get(name) for name in ("val_data", "split")} if data is None else {}
     data = data or given.get("data")
     if data is None:

@@ -25,18 +25,18 @@ def print_table(
         console: That of a run, while its live lines are there.
     """
     console = console or wide_console()
+    if title is not None:
+        console.print(title, markup=False)
     columns = list(zip(head, *rows, strict=True))
     whole = [max(map(len, column)) for column in columns]
     widths = [max(min(LONG, len(word)) for cell in column for word in (cell.split() or [""])) for column in columns]
     spare = console.width - sum(widths) - 3 * len(head) - 1  # but for the lines between, and a space beside each
     if spare < 0:
-        if title is not None:
-            console.print(title, markup=False)
         for name, *cells in rows:
             paragraph = "; ".join(f"{column} {cell}" for column, cell in zip(head[1:], cells, strict=True) if cell)
             console.print(name, Padding(paragraph, (0, 0, 0, 2)), sep="\n", markup=False)
         return
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for _ in range(spare):
         neediest = max(range(len(head)), key=lambda place: whole[place] - widths[place])
         widths[neediest] += whole[neediest] > widths[neediest]

@@ -133,16 +133,37 @@ def load_parts(
     sources = find(data)
     if "train" not in sources:
         raise ValueError(f"{data} has no training images, only {', '.join(sources)}; known names are {KNOWN}")
-    if val_data is None:
-        source = held_out(sources, split, data)
-    else:
-        others = find(val_data)
-        source = held_out(others, split, val_data) or others["train"]
+    source = _held_out(sources, split, data) if val_data is None else _all_of(val_data, split, find)
     train = sources["train"](None)
     return divide(train) if source is None else (train, source(train.classes))
 
 
-def held_out(sources: Mapping[Part, Source[S]], split: HeldOut | None, where: Path) -> Source[S] | None:
+def load_held_out(
+    data: Path,
+    val_data: Path | None,
+    split: HeldOut | None,
+    find: FindSources[S],
+    divide: Callable[[S], tuple[S, S]],
+    classes: list[str],
+) -> S:
+    """The images alone that a model of these classes is measured on, as ``load_parts`` finds them.
+
+    No training images need to be there.
+    """
+    if val_data is not None:
+        return _all_of(val_data, split, find)(classes)
+    sources = find(data)
+    source = _held_out(sources, split, data)
+    return divide(sources["train"](classes))[1] if source is None else source(classes)
+
+
+def _all_of(val_data: Path, split: HeldOut | None, find: FindSources[S]) -> Source[S]:
+    """What is held out in a place of validation images, or else all that is there."""
+    sources = find(val_data)
+    return _held_out(sources, split, val_data) or sources["train"]
+
+
+def _held_out(sources: Mapping[Part, Source[S]], split: HeldOut | None, where: Path) -> Source[S] | None:
     """What is measured on: the part that is asked for, else val, else test, else none of them."""
     if split is not None and split not in sources:
         raise ValueError(f"{where} has no {split} images; it has {', '.join(sources)}")

@@ -24,6 +24,7 @@ class Validation(Protocol):
 
     classes: list[str]
     count: int  # images
+    notes: list[str]  # on what was left out, for the user to read
     batch_size: int  # of which models are measured
     by_class: ByClass | None  # of the model that was measured last; None where there are too many classes
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from limbeck.tasks.detection import recipe
 from limbeck.tasks.detection.coco import read_coco
-from limbeck.tasks.detection.load import load_objects
+from limbeck.tasks.detection.load import load_objects, load_val_objects
 from limbeck.tasks.detection.options import Data
 from tests.places import SHARED_DATA
 
@@ -213,6 +213,16 @@ def test_validation_may_lack_categories(tmp_path):
     assert train.notes == [f"{tmp_path}: no object to train on is of 1 of the 2 classes: cat"]
     assert (val.classes, val.ids) == (["cat", "dog"], [4, 3])
     assert val.images[0].labels.tolist() == [1]
+
+
+def test_what_is_measured_on_is_read_alone_for_a_model_of_known_classes(tmp_path):
+    categories = [{"id": 3, "name": "dog"}]
+    write_part(tmp_path, "test", [image(2)], [annotation(1, 2)], categories)
+    objects = load_val_objects(tmp_path, ["cat", "dog"])
+    assert (objects.classes, objects.images[0].labels.tolist()) == (["cat", "dog"], [1])
+    write_part(tmp_path / "all", "train", [image(1), image(2)], [annotation(1, 2)], categories)
+    assert len(load_val_objects(tmp_path, ["cat", "dog"], val_data=tmp_path / "all")) == 2
+    assert len(load_val_objects(tmp_path / "all", ["cat", "dog"], seed=1)) == 1  # held out of it
 
 
 def test_categories_are_the_same_by_their_names_whatever_their_ids(tmp_path):

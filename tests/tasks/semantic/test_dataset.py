@@ -10,7 +10,7 @@ from limbeck.data.inputs import Inputs
 from limbeck.tasks.semantic import recipe
 from limbeck.tasks.semantic.cityscapes import CITYSCAPES
 from limbeck.tasks.semantic.classes import IGNORED, UNKNOWN, meaning_of
-from limbeck.tasks.semantic.load import load_masks
+from limbeck.tasks.semantic.load import load_masks, load_val_masks
 from limbeck.tasks.semantic.options import Data
 
 HEIGHT, WIDTH = 6, 8
@@ -93,6 +93,19 @@ def test_a_folder_with_test_instead_of_val_and_one_with_all_three_measure_on_wha
     (folder / "val").rename(folder / "elsewhere")
     train, test = load_masks(folder)
     assert (names(train), names(test)) == (list("abcd"), ["z"])
+
+
+def test_what_is_measured_on_is_read_alone_for_a_model_of_known_classes(folder):
+    classes = ["sky", "car", "road"]
+    (folder / "train").rename(folder / "test")
+    assert names(load_val_masks(folder, classes)) == ["x", "y"]
+    shutil.rmtree(folder / "val")
+    masks = load_val_masks(folder, classes)
+    assert (names(masks), masks.classes) == (list("abcd"), classes)
+    assert seen(masks) == [0, 1, 2, 255]
+    shutil.copytree(folder / "test", folder / "all")
+    shutil.copy(folder / "classes.txt", folder / "all")
+    assert names(load_val_masks(folder, classes, val_data=folder / "all")) == list("abcd")
 
 
 def test_masks_are_found_in_nested_folders_beside_others_of_the_same_name(folder):

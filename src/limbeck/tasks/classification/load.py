@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from limbeck.data.parts import HeldOut, Part, Source, folders_in, load_parts, parts_in
+from limbeck.data.parts import HeldOut, Part, Source, folders_in, load_held_out, load_parts, parts_in
 from limbeck.data.problems import OnBadData
 from limbeck.tasks.classification.dataset import Images, split_off
 from limbeck.tasks.classification.embedded import load_embedded
@@ -48,6 +48,24 @@ def load_images(
     if len(parts[0].classes) < 2:
         raise ValueError(f"{data} has one class only ({parts[0].classes[0]}); a classifier needs two")
     return parts
+
+
+def load_val_images(
+    data: str,
+    classes: list[str],
+    *,
+    val_data: Path | None = None,
+    split: HeldOut | None = None,
+    on_bad: OnBadData = "error",
+    seed: int = 0,
+) -> Images:
+    """The validation images alone, for a model of these classes; the rest as of ``load_images``."""
+    if val_data is None and (embedded := load_embedded(data, seed)):
+        if split is not None:
+            raise ValueError(f"{data} has validation images alone; leave out --split")
+        return embedded[1]
+    find = partial(find_sources, on_bad=on_bad)
+    return load_held_out(Path(data), val_data, split, find, lambda images: split_off(images, 0.1, seed), classes)
 
 
 def find_sources(place: Path, on_bad: OnBadData) -> Mapping[Part, Source[Images]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from limbeck.data.order import evenly
 from limbeck.models.model import Model
 from limbeck.tasks.batches import held_out_of, on_device, val_batches
 from limbeck.tasks.classification.dataset import Images
-from limbeck.tasks.classification.load import load_images
+from limbeck.tasks.classification.load import load_images, load_val_images
 from limbeck.tasks.classification.task import Classification
 from limbeck.tasks.classification.transforms import ValImages
 from limbeck.training.by_class import ByClass
@@ -26,11 +27,16 @@ class ImageValidation:
 
     def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
         self.batch_size = batch_size or 128
-        on_bad = card.get("on_bad_data", "error")
-        self.training, self.images = load_images(data, **held_out_of(card), on_bad=on_bad, seed=card["data_seed"])
-        self.classes, self.count = self.images.classes, len(self.images)
+        self.options = {**held_out_of(card), "on_bad": card.get("on_bad_data", "error"), "seed": card["data_seed"]}
+        self.place = data
+        self.images = load_val_images(data, card["classes"], **self.options)
+        self.classes, self.count, self.notes = self.images.classes, len(self.images), self.images.notes
         self.teacher_predictions: Tensor | None = None
         self.by_class: ByClass | None = None
+
+    @cached_property
+    def training(self) -> Images:
+        return load_images(self.place, **self.options)[0]
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         task = Classification(len(self.classes), model.inputs)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from limbeck.data.parts import HeldOut, Part, Source, load_parts
+from limbeck.data.parts import HeldOut, Part, Source, load_held_out, load_parts
 from limbeck.data.problems import OnBadData, absent_of
 from limbeck.tasks.detection.coco import find_coco
 from limbeck.tasks.detection.dataset import Objects, check_some, split_off
@@ -45,6 +45,23 @@ def load_objects(
     absent = absent_of(train.classes, {label for image in train.images for label in image.labels.tolist()})
     train.notes.extend([f"{data}: no object to train on is of {absent}"] * bool(absent))
     return check_some(train), check_some(val)
+
+
+def load_val_objects(
+    data: Path,
+    classes: list[str],
+    *,
+    val_data: Path | None = None,
+    split: HeldOut | None = None,
+    on_bad: OnBadData = "error",
+    outlines: bool = False,
+    seed: int = 0,
+) -> Objects:
+    """The validation images alone, for a model of these classes; the rest as of ``load_objects``."""
+    find = partial(find_sources, on_bad=on_bad, outlines=outlines)
+    return check_some(
+        load_held_out(data, val_data, split, find, lambda objects: split_off(objects, 0.1, seed), classes)
+    )
 
 
 def find_sources(data: Path, on_bad: OnBadData, outlines: bool) -> Mapping[Part, Source[Objects]]:

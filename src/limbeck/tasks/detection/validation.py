@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from limbeck.core.modules import Example, device_of
 from limbeck.data.order import evenly
 from limbeck.models.model import Model
 from limbeck.tasks.batches import held_out_of, on_device, val_batches
-from limbeck.tasks.detection.load import load_objects
+from limbeck.tasks.detection.dataset import Objects
+from limbeck.tasks.detection.load import load_objects, load_val_objects
 from limbeck.tasks.detection.models import gives_masks
 from limbeck.tasks.detection.pictures import sheets
 from limbeck.tasks.detection.task import Detection
@@ -26,17 +28,22 @@ class ObjectValidation:
 
     def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
         self.batch_size, self.with_masks = batch_size or 8, card["task"] == "instance"
-        self.training, self.objects = load_objects(
-            Path(data),
+        self.options = {
             **held_out_of(card),
-            on_bad=card["on_bad_data"],
-            outlines=self.with_masks,
-            seed=card["data_seed"],
-        )
-        self.classes, self.count = self.objects.classes, len(self.objects)
+            "on_bad": card["on_bad_data"],
+            "outlines": self.with_masks,
+            "seed": card["data_seed"],
+        }
+        self.place = Path(data)
+        self.objects = load_val_objects(self.place, card["classes"], **self.options)
+        self.classes, self.count, self.notes = self.objects.classes, len(self.objects), self.objects.notes
         self.by_class: ByClass | None = None
         self.sides = card["short_side"], card["long_side"]
         self.data = ValObjects(self.objects, *self.sides)
+
+    @cached_property
+    def training(self) -> Objects:
+        return load_objects(self.place, **self.options)[0]
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         task = Detection(self.objects, masks=self.with_masks and gives_masks(model.module))

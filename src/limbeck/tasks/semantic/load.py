@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from limbeck.data.parts import HeldOut, Part, Source, load_parts
+from limbeck.data.parts import HeldOut, Part, Source, load_held_out, load_parts
 from limbeck.data.problems import OnBadData
 from limbeck.data.voc import root_of
 from limbeck.tasks.semantic.cityscapes import find_cityscapes
@@ -44,6 +44,23 @@ def load_masks(
     find = partial(find_sources, ignore_index=ignore_index, on_bad=on_bad)
     train, val = load_parts(data, val_data, split, find, lambda masks: split_off(masks, 0.1, seed))
     return check_several(check_labelled(train)), check_labelled(val)
+
+
+def load_val_masks(
+    data: Path,
+    classes: list[str],
+    *,
+    val_data: Path | None = None,
+    split: HeldOut | None = None,
+    ignore_index: int | None = None,
+    on_bad: OnBadData = "error",
+    seed: int = 0,
+) -> Masks:
+    """The validation images alone, for a model of these classes; the rest as of ``load_masks``."""
+    find = partial(find_sources, ignore_index=ignore_index, on_bad=on_bad)
+    return check_labelled(
+        load_held_out(data, val_data, split, find, lambda masks: split_off(masks, 0.1, seed), classes)
+    )
 
 
 def find_sources(data: Path, ignore_index: int | None, on_bad: OnBadData) -> Mapping[Part, Source[Masks]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from limbeck.data.order import evenly
 from limbeck.models.model import Model
 from limbeck.tasks.batches import held_out_of, on_device, val_batches
 from limbeck.tasks.pictures import write_pictures
-from limbeck.tasks.semantic.load import load_masks
+from limbeck.tasks.semantic.dataset import Masks
+from limbeck.tasks.semantic.load import load_masks, load_val_masks
 from limbeck.tasks.semantic.pictures import sheets
 from limbeck.tasks.semantic.task import Semantic, padded
 from limbeck.tasks.semantic.transforms import ValMasks
@@ -24,19 +26,23 @@ class MaskValidation:
     """Validation images with masks."""
 
     def __init__(self, data: str, card: Mapping[str, Any], batch_size: int | None):
-        on_bad = card.get("on_bad_data", "error")
-        self.training, self.masks = load_masks(
-            Path(data),
+        self.options = {
             **held_out_of(card),
-            ignore_index=card["ignore_index"],
-            on_bad=on_bad,
-            seed=card["data_seed"],
-        )
-        self.classes, self.count = self.masks.classes, len(self.masks)
+            "ignore_index": card["ignore_index"],
+            "on_bad": card.get("on_bad_data", "error"),
+            "seed": card["data_seed"],
+        }
+        self.place = Path(data)
+        self.masks = load_val_masks(self.place, card["classes"], **self.options)
+        self.classes, self.count, self.notes = self.masks.classes, len(self.masks), self.masks.notes
         self.by_class: ByClass | None = None
         self.batch_size = (batch_size or 8) if len(self.masks.sizes) == 1 else 1
         self.short_side = card["short_side"]
         self.data = ValMasks(self.masks, self.short_side)
+
+    @cached_property
+    def training(self) -> Masks:
+        return load_masks(self.place, **self.options)[0]
 
     def measure(self, model: Model, *, teacher: bool = False) -> dict[str, float]:
         batches = val_batches(on_device(model.module), self.data, self.batch_size)
