@@ -199,6 +199,28 @@ def test_construction_leaves_modes_and_buffers_of_the_student_as_they_were():
     assert distiller.matches[0].projector.training
 
 
+class Observer(nn.Module):
+    """Keeps the largest value of each channel, as those of quantisation-aware training: of none before it has run."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("largest", torch.empty(0))
+
+    def forward(self, images):
+        self.largest.resize_(images.shape[1]).copy_(images.detach().amax((0, 2, 3)))
+        return images
+
+
+def test_student_that_is_observed_for_its_quantisation_is_distilled():
+    student = convnet(4)
+    student.stem = nn.Sequential(student.stem, Observer())
+    distiller = distiller_of(Match("body", "body", MSE(), projector=conv1x1), student=student)
+    assert student.stem[1].largest.numel() == 0
+    distiller(images()).loss.backward()
+    assert student.stem[1].largest.numel() == 4
+    assert student.stem[0].weight.grad.any()
+
+
 def test_example_of_one_image_may_be_pooled_before_a_batch_norm():
     pool = Layer("body", pooled())
     match = Match(("stem", pool), ("stem", pool), ReviewKD())

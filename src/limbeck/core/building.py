@@ -120,4 +120,6 @@ def keeping_buffers(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for buffer, value in kept:
+            if buffer.shape != value.shape:  # an observer of quantisation-aware training has no element at first
+                buffer.resize_(value.shape)
             buffer.copy_(value)
