@@ -1,7 +1,9 @@
 import io
 import sys
 
-from limbeck.data.progress import track
+import pytest
+
+from limbeck.data.progress import is_terminal, track
 
 
 class Terminal(io.StringIO):
@@ -15,3 +17,17 @@ def test_items_pass_and_a_bar_is_shown_on_a_terminal_by_the_first_process_only(m
         monkeypatch.setenv("RANK", rank)
         assert list(track(iter("abc"), "checking images", 3)) == list("abc")
         assert ("checking images" in screen.getvalue()) == shown
+
+
+class Log:
+    """What programs put in the place of sys.stdout, to write to a file too."""
+
+    def write(self, text):
+        pass
+
+
+@pytest.mark.parametrize("screen", [None, Log()])
+def test_a_file_that_cannot_tell_is_no_terminal(monkeypatch, screen):
+    monkeypatch.setattr(sys, "stderr", screen)
+    assert not is_terminal(screen)
+    assert list(track(iter("abc"), "checking images", 3)) == list("abc")

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -214,6 +215,30 @@ def test_a_signal_saves_and_gives_its_status(tmp_path, monkeypatch, number):
     report = train(alone(), tmp_path)
     assert (report.finished, report.status) == (False, 128 + number)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003.ckpt"]
+
+
+class Log:
+    """What programs put in the place of sys.stdout, to write to a file too."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+def test_a_run_without_a_standard_output_is_saved_at_a_hangup_and_goes_on_with_that_of_a_program(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        stop_after(patch, 3, signal.SIGHUP)
+        assert train(alone(), tmp_path).status == 128 + signal.SIGHUP
+    log = Log()
+    monkeypatch.setattr(sys, "stdout", log)
+    assert train(alone(), tmp_path, RunOptions(resume=True)).finished
+    assert "resumed from" in log.text
 
 
 def test_a_second_signal_ends_at_once(tmp_path, monkeypatch):

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from limbeck.data.progress import is_terminal
+
 Item = TypeVar("Item")
 OTHERS = 2  # metrics shown beside the one by which the best student is chosen; all of them are in metrics.jsonl
 OFTEN = 0.25  # seconds between two drawings of the live lines while steps follow each other
@@ -38,7 +40,7 @@ class Display:
         self.console = wide_console(quiet=hidden)
         self.quiet, self.title = quiet, title
         # Not console.is_terminal, which FORCE_COLOR makes true of files; a dumb terminal cannot take a line back.
-        self.is_live = is_terminal(self.console) and not self.console.is_dumb_terminal and not hidden
+        self.is_live = is_terminal(self.console.file) and not self.console.is_dumb_terminal and not hidden
         self._progress = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
@@ -88,7 +90,7 @@ class Display:
     def say(self, line: str) -> None:
         self._write([line])
         if not self.quiet:
-            shown = _folded(line, self.console.width) if is_terminal(self.console) else line
+            shown = _folded(line, self.console.width) if is_terminal(self.console.file) else line
             self.console.print(shown, markup=False, soft_wrap=True)
 
     def _write(self, lines: list[str]) -> None:
@@ -196,10 +198,6 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def is_terminal(console: Console) -> bool:
-    return console.file.isatty()
-
-
 def _folded(text: str, width: int) -> str:
     """A text in lines that end between words; what is longer than a line, such as a path, stays whole to be copied."""
     parts = text.splitlines()
@@ -209,4 +207,4 @@ def _folded(text: str, width: int) -> str:
 def wide_console(quiet: bool = False) -> Console:
     """A console that does not fold tables to 80 columns where the output is no terminal."""
     console = Console(quiet=quiet, highlight=False)
-    return console if is_terminal(console) else Console(quiet=quiet, highlight=False, width=160)
+    return console if is_terminal(console.file) else Console(quiet=quiet, highlight=False, width=160)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from limbeck.data.progress import is_terminal
+
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 GRACE = 20  # seconds
 TIME_IS_UP = 124  # as of the command timeout
@@ -52,7 +54,7 @@ class StopRequest:
         def request(number: int, _: Any) -> None:
             self._own = 128 + number
             signal.signal(number, _interrupt)
-            if number == getattr(signal, "SIGHUP", None) and sys.stdout.isatty():  # of a terminal that is gone
+            if number == getattr(signal, "SIGHUP", None) and is_terminal(sys.stdout):  # of a terminal that is gone
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, sys.stdout.fileno())
                 os.dup2(nowhere, sys.stderr.fileno())
