@@ -1,4 +1,5 @@
 import copy
+import pickle
 from functools import partial
 
 import pytest
@@ -376,6 +377,15 @@ def test_student_that_its_user_compiled_can_be_distilled():
     target = distiller.teacher(images())[Layer("body")]
     torch.testing.assert_close(out.loss, F.mse_loss(distiller.matches[0].projector(student[:4](images())), target))
     assert student.stem.weight.grad.any()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_student_that_its_user_compiled_is_copied_and_averaged(copied):
+    student = torch.compile(convnet(4).eval(), backend="eager")
+    distiller = distiller_of(Match("body", "body", nn.MSELoss(), projector=conv1x1), student=student).eval()
+    out = distiller(images())
+    assert torch.equal(copied(distiller)(images()).loss, out.loss)
+    assert torch.equal(AveragedModel(copied(distiller.student))(images()), out.output)
 
 
 # --- refused at construction, in words ---

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from threading import get_ident
 from typing import Any, TypeVar
 from weakref import finalize
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from limbeck.core.modules import find
+from limbeck.core.recorder import Complete, Output, Recorder
 from limbeck.core.unread import FeatureError, not_a_tensor, what_was_read, why_missing
 
 Model = TypeVar("Model", bound=nn.Module)
-_Output = tuple[Any, list[tuple[Tensor, int]]]  # what a submodule returned, and the versions of its tensors then
 
 
 @dataclass(frozen=True)
@@ -81,17 +79,14 @@ class Capture:
         self.layers = list(dict.fromkeys(layers))  # each once, in order
         if names := [layer for layer in self.layers if not isinstance(layer, Layer)]:
             raise TypeError(f"{names[0]!r:.60} is no Layer; features are given by Layer: pass Layer({names[0]!r:.60})")
-        self.truncate = truncate
         self.returned: dict[Layer, Any] | None = None  # where set: what each submodule returned
-        self._outputs: dict[Layer, _Output] | None = None  # None: not recording
-        self._thread = 0  # that is recorded; the model may run in others meanwhile, as a validation that goes on beside
-        self._runs: dict[Layer, int] = {}  # so far in this forward, of layers that say which is read
+        self.recorder = Recorder(type(model).__name__, len(self.layers), truncate)
         self._hooked = {layer: find(model, layer.path) for layer in self.layers}  # all are found before one is hooked
         # A partial of a method, not a closure: copy.deepcopy(model) then records into its own copy.
         self._hooks = [
-            module.register_forward_pre_hook(partial(self._store_input, layer))
+            module.register_forward_pre_hook(partial(self.recorder.store_input, layer))
             if layer.input
-            else module.register_forward_hook(partial(self._store, layer))
+            else module.register_forward_hook(partial(self.recorder.store, layer))
             for layer, module in self._hooked.items()
         ]
 
@@ -107,59 +102,25 @@ class Capture:
     def of_part(self, path: str) -> Capture:
         """A capture of the same layers in a submodule that holds them all."""
         inside = [replace(layer, path=layer.path.removeprefix(path).removeprefix(".")) for layer in self.layers]
-        return Capture(find(self.model, path), inside, truncate=self.truncate)
+        return Capture(find(self.model, path), inside, truncate=self.recorder.truncate)
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, dict[Layer, Tensor]]:
         if not torch.compiler.is_compiling():
-            self._begin()
-        outputs: dict[Layer, _Output] = {}
-        self._outputs, self._runs = outputs, {}
+            self.recorder.begin()
+        outputs: dict[Layer, Output] = {}
+        self.recorder.outputs, self.recorder.runs = outputs, {}
         output = None
         try:
             output = self.model(*args, **kwargs)
-        except _Complete:
+        except Complete:
             pass
         finally:
-            self._outputs = None  # what activation checkpointing recomputes later is not recorded
+            self.recorder.outputs = None  # what activation checkpointing recomputes later is not recorded
         if self.returned is not None:
             self.returned |= {layer: returned for layer, (returned, _) in outputs.items()}
         return output, {layer: self._read(layer, outputs) for layer in self.layers}
 
-    def _begin(self) -> None:
-        thread = get_ident()
-        if self._outputs is not None and self._thread != thread:
-            raise RuntimeError(
-                f"{type(self.model).__name__} is read in another thread just now; give each thread a copy of its own, "
-                "by copy.deepcopy() of the Distiller, Teacher or Capture"
-            )
-        self._thread = thread
-
-    def _store_input(self, layer: Layer, module: nn.Module, inputs: Any) -> None:
-        self._store(layer, module, inputs, inputs[0] if inputs else None)
-
-    def _store(self, layer: Layer, module: nn.Module, inputs: Any, output: Any) -> None:
-        outputs = self._outputs
-        compiling = torch.compiler.is_compiling()
-        if outputs is None or (not compiling and get_ident() != self._thread):
-            return
-        if layer.run is not None:
-            runs = self._runs[layer] = self._runs.get(layer, 0) + 1
-            if runs != layer.run + 1:
-                return
-        if layer in outputs:
-            raise FeatureError(
-                f"layer {layer} of {type(self.model).__name__} ran twice in one forward; "
-                "match one that runs once, such as the module around it, or say which run: Layer(path, run=0)"
-            )
-        # A compiled graph changes nothing in place that it gives out. An exception would break it, where dead-code
-        # elimination drops the unused tail anyway.
-        # Lists and dictionaries are copied: a later module may put something else into them.
-        kept = output if isinstance(output, Tensor) else tree_map(lambda leaf: leaf, output)
-        outputs[layer] = kept, [] if compiling else _versions(output)
-        if self.truncate and len(outputs) == len(self.layers) and not compiling:
-            raise _Complete
-
-    def _read(self, layer: Layer, outputs: dict[Layer, _Output]) -> Tensor:
+    def _read(self, layer: Layer, outputs: dict[Layer, Output]) -> Tensor:
         """The feature; not before the forward is over, or activation checkpointing would count what reading saves."""
         if layer not in outputs:
             raise FeatureError(self._why_missing(layer))
@@ -182,18 +143,7 @@ class Capture:
         module = find(self.model, layer.path)
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         is_hooked = any(map(_is_ours, hooks))
-        return why_missing(self.model, layer, self._hooked[layer], self._runs.get(layer, 0), is_hooked)
-
-
-def _versions(output: Any) -> list[tuple[Tensor, int]]:
-    """The tensors of an output, and how often each was changed in place by now."""
-    if isinstance(output, Tensor):
-        return [] if output.is_inference() else [(output, output._version)]
-    leaves = tree_leaves(output)
-    inside = [
-        value for leaf in leaves if not isinstance(leaf, Tensor) for value in getattr(leaf, "__dict__", {}).values()
-    ]
-    return [pair for leaf in [*leaves, *tree_leaves(inside)] if isinstance(leaf, Tensor) for pair in _versions(leaf)]
+        return why_missing(self.model, layer, self._hooked[layer], self.recorder.runs.get(layer, 0), is_hooked)
 
 
 def _changed(feature: Tensor, versions: list[tuple[Tensor, int]]) -> bool:
@@ -224,8 +174,4 @@ def unhook(model: Model) -> Model:
 
 
 def _is_ours(hook: Any) -> bool:
-    return isinstance(hook, partial) and isinstance(getattr(hook.func, "__self__", None), Capture)
-
-
-class _Complete(BaseException):  # not Exception: a model may catch those
-    """Every layer was read; the rest of the forward is not needed."""
+    return isinstance(hook, partial) and isinstance(getattr(hook.func, "__self__", None), Recorder)

@@ -114,7 +114,7 @@ class Distiller(nn.Module):
         self._call_student.remove_with(self)
         self._first_steps: FirstSteps | None = FirstSteps(student, self.matches)
         if not isinstance(teacher, Teacher):
-            self.teacher.capture.truncate = True  # it ran whole once, which tells of a layer that runs twice
+            self.teacher.capture.recorder.truncate = True  # it ran whole once, which tells of a layer that runs twice
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy, or from a pickle
         super().__setstate__(state)  # type: ignore[no-untyped-call]
