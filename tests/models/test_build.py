@@ -7,6 +7,7 @@ import torch
 
 from limbeck.data.inputs import Inputs
 from limbeck.tasks.classification.models import build_classifier
+from tests.places import ROOT
 
 CLASSES = ["cat", "dog", "emu"]
 
@@ -50,6 +51,11 @@ def test_torchvision_models_and_functions_of_a_file(tmp_path):
         ("resnet18", r"no model 'resnet18' for classification: write timm:NAME, torchvision:NAME, FILE.py:FUNCTION"),
         ("resnet18", r"did you mean timm:resnet18 or torchvision:resnet18\?"),
         ("mynet", r"or the folder of a finished run$"),
+        ("runs/moved", r"or the folder of a finished run; there is no folder runs/moved$"),
+        (
+            f"{ROOT}/README.md",
+            r"; a file of weights goes beside the model's name, as --weights, ",
+        ),
         ("net.py:small", r"no file net.py"),
     ],
 )

@@ -1,7 +1,10 @@
 import pytest
+import timm
 from torch import nn
 
-from limbeck.models.files import function_in, model_at
+from limbeck.data.inputs import Inputs
+from limbeck.models.files import function_in, inputs_of, model_at
+from limbeck.tasks import task_kind
 from limbeck.tasks.classification.models import build_classifier
 
 FILE = """
@@ -90,3 +93,30 @@ def test_the_functions_of_a_file_are_listed_where_none_of_them_is_named(file, fu
 def test_a_file_without_a_function_says_how_to_write_it(file):
     with pytest.raises(ValueError, match=r"nets.py is a file: write .*nets.py:FUNCTION; in it are: Config, ten"):
         build_classifier(str(file), ["a", "b"])
+
+
+def test_a_model_says_its_normalisation_as_those_of_timm_do():
+    model = nn.Linear(1, 1)
+    assert inputs_of(model, "net.py:f", 8) == Inputs(8)
+    model.pretrained_cfg = {"mean": [0.5, 0.5, 0.5], "input_size": (3, 32, 32)}
+    assert inputs_of(model, "net.py:f", 8) == Inputs(8, mean=(0.5, 0.5, 0.5))
+    model.pretrained_cfg = timm.create_model("vit_tiny_patch16_224").pretrained_cfg
+    assert inputs_of(model, "net.py:f").std == (0.5, 0.5, 0.5)
+    for key, wrong in (("mean", (127.5, 127.5, 127.5)), ("mean", 0.5), ("std", (0.5,)), ("std", (0, 1, 1))):
+        model.pretrained_cfg = {key: wrong}
+        with pytest.raises(ValueError, match=f"net.py:f: the {key} of .* not three numbers from 0"):
+            inputs_of(model, "net.py:f")
+
+
+@pytest.mark.parametrize("task", ["classification", "semantic"])
+def test_a_model_of_a_file_is_given_images_as_it_says(tmp_path, task):
+    file = tmp_path / "net.py"
+    file.write_text(
+        "from torch import nn\n\n"
+        "def f(num_classes):\n"
+        "    model = nn.Conv2d(3, num_classes, 1)\n"
+        "    model.pretrained_cfg = dict(mean=(0, 0, 0), std=(1, 1, 1))\n"
+        "    return model\n"
+    )
+    inputs = task_kind(task).build(f"{file}:f", ["cat", "dog"]).inputs
+    assert (inputs.mean, inputs.std) == ((0, 0, 0), (1, 1, 1))

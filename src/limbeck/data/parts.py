@@ -91,7 +91,7 @@ def _walk(folder: str, above: frozenset[str]) -> Iterator[str]:
                 continue
             if entry.is_dir():
                 yield from _walk(entry.path, above | {real})
-            elif entry.is_file():
+            elif entry.is_file() or not os.path.exists(entry.path):  # a link to nothing is told of when it is read
                 yield entry.path
 
 

@@ -61,11 +61,19 @@ def build(name: str, classes: list[str], sources: Sources, *, tasks: Collection[
     if source not in sources:
         forms = ", ".join(each.form for each in sources.values())
         known = [f"{word}:{name}" for word, each in sources.items() if word != FILE and each.knows(name)]
-        hint = f"; did you mean {' or '.join(known)}?" if known else ""
+        hint = f"; did you mean {' or '.join(known)}?" if known else _of_a_path(Path(name))
         raise ValueError(
             f"no model {name!r} for {'/'.join(tasks)}: write {forms}, or the folder of a finished run{hint}"
         )
     return sources[source].build(rest, classes, size)
+
+
+def _of_a_path(path: Path) -> str:
+    """What is to be said of a file or folder that is no model; nothing of other names."""
+    if path.is_file():
+        return "; a file of weights goes beside the model's name, as --weights, --teacher-weights or --student-weights"
+    is_path = len(path.parts) > 1 and ":" not in str(path)
+    return f"; there is no folder {path}" if is_path and not path.exists() else ""
 
 
 def source_of(name: str) -> tuple[str, str]:

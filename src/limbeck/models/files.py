@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from limbeck.data.inputs import Inputs
+
 
 def file_and_name(text: str) -> tuple[str, str]:
     """The file of ``FILE.py:NAME``, and what stands behind the colon; no file where it is of another form.
@@ -95,3 +97,21 @@ def model_at(name: str, classes: int) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} gives a {type(model).__name__}; it should give an nn.Module")
     return model
+
+
+def inputs_of(module: nn.Module, name: str, size: int | None = None) -> Inputs:
+    """What a file's model takes: normalised as ImageNet is, or by its ``pretrained_cfg``, as timm's models have one.
+
+    Raises:
+        ValueError: That has something else than three numbers, of pixels from 0 to 1.
+    """
+    config: Any = getattr(module, "pretrained_cfg", None)
+    own: dict[str, Any] = {}
+    for key, least in (("mean", 0.0), ("std", 1e-3)) if isinstance(config, dict) else ():
+        values = config.get(key, getattr(Inputs, key))
+        if not (isinstance(values, tuple | list) and len(values) == 3 and all(least <= each <= 1 for each in values)):
+            raise ValueError(
+                f"{name}: the {key} of its pretrained_cfg is {values}, not three numbers from {least:g} to 1"
+            )
+        own[key] = tuple(map(float, values))
+    return Inputs(size, **own)

@@ -58,6 +58,15 @@ def test_bad_images_can_be_skipped_and_are_counted(folder):
     assert any("left out 1 unreadable images, the first: " in note for note in train.notes)
 
 
+def test_a_link_to_an_image_that_is_gone_is_told(folder):
+    (folder / "train" / "cat" / "9.png").symlink_to(folder / "gone.png")
+    with pytest.raises(ValueError, match=r"cat/9\.png cannot be read as an image .*No such file.*--on-bad-data skip"):
+        load_images(str(folder))
+    train, _ = load_images(str(folder), on_bad="skip")
+    assert len(train) == 8
+    assert "left out 1 unreadable images, the first: " in train.notes[0]
+
+
 def test_files_that_are_no_images_are_counted(folder):
     for name in ("notes.txt", "a.jfif", "b.jfif"):
         (folder / "train" / "cat" / name).write_text("")

@@ -8,7 +8,7 @@ from torch import nn
 
 from limbeck.data.inputs import Inputs
 from limbeck.models.build import FILE, Source, build
-from limbeck.models.files import model_at
+from limbeck.models.files import inputs_of, model_at
 from limbeck.models.model import Model
 
 SIZE = 224  # pixels, of what does not say its own
@@ -57,7 +57,8 @@ def is_torchvision(name: str) -> bool:
 
 
 def _from_file(name: str, classes: list[str], size: int | None) -> Model:
-    return Model(model_at(name, len(classes)), Inputs(size or SIZE), classes)
+    module = model_at(name, len(classes))
+    return Model(module, inputs_of(module, name, size or SIZE), classes)
 
 
 SOURCES = {

@@ -12,7 +12,7 @@ from torch import nn
 from limbeck.data.inputs import Inputs
 from limbeck.models import huggingface
 from limbeck.models.build import FILE, Source, build
-from limbeck.models.files import model_at
+from limbeck.models.files import inputs_of, model_at
 from limbeck.models.model import Model
 from limbeck.tasks.semantic.places import before_classifier, find_encoder, logits_of
 
@@ -101,7 +101,8 @@ def is_hf(name: str) -> bool:
 
 
 def _from_file(name: str, classes: list[str], _: int | None) -> Model:
-    return _segmenter(model_at(name, len(classes)), Inputs(), classes)
+    module = model_at(name, len(classes))
+    return _segmenter(module, inputs_of(module, name), classes)
 
 
 SOURCES = {
