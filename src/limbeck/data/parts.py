@@ -174,8 +174,12 @@ def _held_out(sources: Mapping[Part, Source[S]], split: HeldOut | None, where: P
 def summary(train: Samples, val: Samples) -> list[str]:
     """What a run says of its data at its start."""
     names = ", ".join(train.classes[:5]) + (", ..." if len(train.classes) > 5 else "")
+    files = ({fact for fact in part.facts() if isinstance(fact, Path)} for part in (train, val))
+    both = len(set.intersection(*files))
+    leak = f"training and validation have {both} files in common: what is measured on these says nothing of new images"
     return [
         f"classes: {len(train.classes)} ({names})",
         f"training: {len(train)} images, {train.origin}",
         f"validation: {len(val)} images, {val.origin}",
+        *([leak] * bool(both)),
     ]

@@ -249,6 +249,25 @@ def test_the_data_are_summed_up_for_the_start_of_a_run(folder):
     assert f"held out of the class folders of {folder / 'train'} by" in summary(*load_images(str(folder / "train")))[2]
 
 
+def test_images_that_are_both_trained_on_and_measured_on_are_told(folder):
+    shared = load_images(str(folder / "train"), val_data=folder / "train")
+    assert summary(*shared)[3:] == [
+        "training and validation have 8 files in common: what is measured on these says nothing of new images"
+    ]
+    assert len(summary(*load_images(str(folder)))) == 3
+
+
+def test_a_list_may_have_been_made_on_windows_and_its_heading_be_another(tmp_path):
+    for name in ("cat/a.png", "dog/b.png"):
+        paint(tmp_path / name)
+    file = tmp_path / "train.csv"
+    file.write_text("cat\\a.png,cat\r\ndog\\b.png,dog\r\n")
+    assert list(read_list(file).items) == [tmp_path / "cat" / "a.png", tmp_path / "dog" / "b.png"]
+    file.write_text("photo,animal\ncat/a.png,cat\ndog/b.png,dog\n")
+    with pytest.raises(ValueError, match=r"line 1: there is no image photo .*if that is a heading"):
+        read_list(file)
+
+
 def test_a_list_names_images_and_labels(tmp_path):
     for name in ("a.png", "b.png", "train/c.jpeg"):
         paint(tmp_path / name)

@@ -355,6 +355,11 @@ def test_an_annotation_that_makes_no_sense_is_refused_or_left_out(read, changes,
     assert re.search(r"train\.json: left out 1 annotations .*, the first: annotation 2", objects.notes[0])
 
 
+def test_an_image_may_be_named_as_on_windows(read, tmp_path):
+    objects = read([image(1, file_name="train\\1.png")], [annotation(1)])
+    assert objects.images[0].path == tmp_path / "images" / "train" / "1.png"
+
+
 def test_boxes_in_fractions_of_the_image_are_refused(read):
     with refused("train.json: all 2 boxes lie between 0 and 1", "pixels, not fractions"):
         read([image(1)], [annotation(1, bbox=[0.1, 0.2, 0.3, 0.4]), annotation(2, bbox=[0.5, 0.5, 0.5, 0.5])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ IMAGE = (
     *("image_name", "img_name", "image_id", "id"),
 )
 LABEL = ("label", "class", "category", "target", "labels", "class_name")
+HEADING = "; if that is a heading, call the columns image and label"
 PART = ("split", "part", "set", "subset", "partition", "data set", "data_set", "dataset")  # of a line, in some lists
 
 
@@ -85,7 +87,7 @@ def read_list(
     missing = []
     for name, label_name, number in pairs:
         if (path := _image(file, name)) is None:
-            where = f"{file.parent}, {file.stem}/ or images/ in it"
+            where = f"{file.parent}, {file.stem}/ or images/ in it" + (number == 1) * HEADING
             missing.append(Problem("missing images", f"line {number}: there is no image {name} in {where}"))
             continue
         before, line = found.setdefault(path, (label_name, number))
@@ -165,7 +167,9 @@ def _in_order(names: set[str]) -> list[str]:
 
 
 def _image(file: Path, name: str) -> Path | None:
-    """Where an image of a list is, if anywhere; Kaggle's lists have names without endings."""
+    """Where an image of a list is, if anywhere; Kaggle's lists have names without endings, some come from Windows."""
+    if "\\" in name and os.sep == "/" and (found := _image(file, name.replace("\\", "/"))):
+        return found
     for folder in (file.parent, file.parent / file.stem, file.parent / "images"):
         for ending in ("", *sorted(EXTENSIONS)) if Path(name).suffix.lower() not in EXTENSIONS else ("",):
             if (path := folder / f"{name}{ending}").is_file():

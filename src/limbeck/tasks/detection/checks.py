@@ -45,6 +45,8 @@ def place_of(folder: Path, name: str) -> Path:
     parts = PurePosixPath(name).parts
     places = [folder / name]
     places += [folder.joinpath(*parts[n:]) for n in range(1, len(parts)) if folder.parts[-n:] == parts[:n]]
+    if "\\" in name and os.sep == "/":  # as tools on Windows write it
+        places.append(place_of(folder, name.replace("\\", "/")))
     return next(filter(os.path.isfile, places), places[0])
 
 
