@@ -1,5 +1,6 @@
 import copy
 import logging
+from contextlib import nullcontext
 from math import exp, log
 
 import pytest
@@ -468,3 +469,13 @@ def test_one_graph_is_refused_while_it_measures_and_made_afterwards():
         compiled(distiller)(images())
     train(distiller, BATCHES + 1)
     train(distiller, 2, call=compiled(distiller))
+
+
+def test_run_that_goes_on_with_a_weight_that_has_settled_is_compiled_at_once():
+    for steps, settled in ((BATCHES, False), (BATCHES + 1, True)):
+        torch.compiler.reset()
+        broken, resumed = distiller_of(auto()), distiller_of(auto())
+        train(broken, steps)
+        resumed.load_state_dict(broken.state_dict())
+        with nullcontext() if settled else pytest.raises(Exception, match="measured without compilation"):
+            train(resumed, 1, first=steps, call=compiled(resumed))
