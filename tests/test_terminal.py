@@ -1,5 +1,6 @@
 """Commands as a person meets them: on a terminal, whose last screen is compared with what is to be seen there."""
 
+import logging
 import os
 import re
 import shutil
@@ -133,6 +134,28 @@ def show_forty_evaluations():
             display.metrics(epoch, {"top1": 0.5}, "top1", 0.5)
         # A second thread that draws takes lines away now and then only: too seldom for a test to see it by the screen.
         assert threading.active_count() == 1
+
+
+def test_no_line_that_is_logged_is_taken_off_the_screen():
+    terminal = Terminal(80).run(show_what_is_logged)
+    assert terminal.status == 0
+    lines = [f"{way} {n}" for n in range(4) for way in ("logged", "printed", "warned of")]
+    assert terminal.last.splitlines() == [*lines, "logged at the end"]
+
+
+def show_what_is_logged():
+    handler = logging.StreamHandler()  # has standard error as it is now
+    logger = logging.getLogger("users")
+    logger.addHandler(handler)
+    with Display() as display:
+        display.begin(4, 0)
+        for step in range(4):
+            display.epoch(step, 4)
+            logger.warning("logged %d", step)
+            print("printed", step)
+            sys.stderr.write(f"warned of {step}\n")
+            display.losses(step, step, {"task": 1.0})
+    logger.warning("logged at the end")
 
 
 def test_a_line_that_is_said_ends_between_words():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from textwrap import fill
 from types import TracebackType
@@ -16,6 +17,7 @@ from rich.table import Column
 from rich.text import Text
 
 from limbeck.data.progress import is_terminal
+from limbeck.training.logs import logged_above
 
 Item = TypeVar("Item")
 OTHERS = 2  # metrics shown beside the one by which the best student is chosen; all of them are in metrics.jsonl
@@ -52,6 +54,7 @@ class Display:
         self._status = Text(no_wrap=True, overflow="ellipsis")
         # Drawn by those who change it: a thread of rich that draws while a line is said takes that line off the screen.
         self._live = Live(get_renderable=self._lines, console=self.console, auto_refresh=False, transient=True)
+        self._shown = ExitStack()
         self._drawn = 0.0
         self._run = self._progress.add_task("", total=1, left="", visible=False)
         self._best = ""
@@ -63,14 +66,13 @@ class Display:
 
     def __enter__(self) -> Display:
         if self.is_live:
-            self._live.start()
+            self._shown.enter_context(logged_above(self._live))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.is_live:
-            self._live.stop()
+        self._shown.close()
 
     def _lines(self) -> RenderableType:
         return Group(self._progress, self._status) if self._status else self._progress
