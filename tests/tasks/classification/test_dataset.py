@@ -116,7 +116,13 @@ def test_validation_may_lack_a_class_which_is_told(folder):
     train, val = load_images(str(folder))
     assert train.classes == val.classes == ["ant", "cat", "dog"]
     assert list(val.labels) == [1, 1, 2, 2]
-    assert val.notes == [f"{folder / 'val'}: no image is of 1 of the 3 classes: ant"]
+    told = f"{folder}: no image to measure on is of 1 of the 3 classes: ant"
+    assert val.notes == [told]
+    for part, names in (("train", ("ant", "cat", "dog")), ("val", ("cat", "dog"))):
+        lines = [f"{part}/{name}/0.png,{name}\n" for name in names]
+        (folder / f"{part}.csv").write_text("".join(lines))
+    lists = load_images(str(folder / "train.csv"), val_data=folder / "val.csv")
+    assert lists[1].notes == [told.replace(str(folder), str(folder / "val.csv"))]
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path):

@@ -211,6 +211,7 @@ def test_validation_may_lack_categories(tmp_path):
     write_part(tmp_path, "val", [image(2)], [annotation(1, 2)], [{"id": 3, "name": "dog"}])
     train, val = load_objects(tmp_path)
     assert train.notes == [f"{tmp_path}: no object to train on is of 1 of the 2 classes: cat"]
+    assert val.notes == [f"{tmp_path}: no object to measure on is of 1 of the 2 classes: cat"]
     assert (val.classes, val.ids) == (["cat", "dog"], [4, 3])
     assert val.images[0].labels.tolist() == [1]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from limbeck.data.images import EXTENSIONS, no_image_in
 from limbeck.data.index import sizes_of
 from limbeck.data.parts import KNOWN, Part, Source, files_below, folders_in, parts_in, resembles_part
-from limbeck.data.problems import OnBadData, Problem, absent_of, first_few, left_out
+from limbeck.data.problems import OnBadData, Problem, first_few, left_out
 from limbeck.tasks.classification.dataset import UNLABELLED, Images
 
 OF_SEGMENTERS = {"image", "images", "imgs", "mask", "masks", "annotations"}  # and no names of classes, if all are
@@ -79,10 +79,8 @@ def read_folder(folder: Path, classes: list[str] | None = None, *, on_bad: OnBad
         others += [path.suffix for path in files if path.suffix.lower() not in EXTENSIONS]
         items += chosen
         labels += [known.index(name)] * len(chosen)
-    absent = absent_of(known, set(labels))
-    notes = [f"{folder}: no image is of {absent}"] * bool(absent)
     endings = first_few(sorted(set(others) - {""})) or "none"
-    notes += [f"{folder}: left out {len(others)} files that are no images by their ending ({endings})"] * bool(others)
+    notes = [f"{folder}: left out {len(others)} files that are no images by their ending ({endings})"] * bool(others)
     beside = sum(path.suffix.lower() in EXTENSIONS for path in folder.iterdir())
     notes += [f"{folder}: {beside} images lie in no class folder, and are left out"] * bool(beside)
     images = sound(Images(items, labels, known, notes, f"in the class folders of {folder}", on_bad), folder)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from limbeck.data.parts import HeldOut, Part, Source, folders_in, load_held_out, load_parts, parts_in
-from limbeck.data.problems import OnBadData
+from limbeck.data.problems import OnBadData, absent_of
 from limbeck.tasks.classification.dataset import Images, split_off
 from limbeck.tasks.classification.embedded import load_embedded
 from limbeck.tasks.classification.folders import find_folders
@@ -44,10 +44,12 @@ def load_images(
             raise ValueError(f"{data} brings its own validation images; leave out --val-data and --split")
         return embedded
     find = partial(find_sources, on_bad=on_bad)
-    parts = load_parts(Path(data), val_data, split, find, lambda images: split_off(images, 0.1, seed))
-    if len(parts[0].classes) < 2:
-        raise ValueError(f"{data} has one class only ({parts[0].classes[0]}); a classifier needs two")
-    return parts
+    train, val = load_parts(Path(data), val_data, split, find, lambda images: split_off(images, 0.1, seed))
+    if len(train.classes) < 2:
+        raise ValueError(f"{data} has one class only ({train.classes[0]}); a classifier needs two")
+    absent = absent_of(val.classes, set(val.labels))
+    val.notes.extend([f"{val_data or data}: no image to measure on is of {absent}"] * bool(absent))
+    return train, val
 
 
 def load_val_images(

@@ -42,8 +42,9 @@ def load_objects(
     """
     find = partial(find_sources, on_bad=on_bad, outlines=outlines)
     train, val = load_parts(data, val_data, split, find, lambda objects: split_off(objects, 0.1, seed))
-    absent = absent_of(train.classes, {label for image in train.images for label in image.labels.tolist()})
-    train.notes.extend([f"{data}: no object to train on is of {absent}"] * bool(absent))
+    for purpose, objects, place in (("train", train, data), ("measure", val, val_data or data)):
+        absent = absent_of(objects.classes, {label for image in objects.images for label in image.labels.tolist()})
+        objects.notes.extend([f"{place}: no object to {purpose} on is of {absent}"] * bool(absent))
     return check_some(train), check_some(val)
 
 
