@@ -338,7 +338,7 @@ def test_a_loss_that_is_not_finite_goes_back_with_half_the_rate_if_that_is_asked
     monkeypatch.setattr(recipe.task, "loss", loss)
     monkeypatch.setattr(TrainStep, "cost", lambda *_: {})  # it calls the loss too
     if times > 1:
-        with pytest.raises(FloatingPointError, match="last good checkpoint"):
+        with pytest.raises(FloatingPointError, match=r"last good checkpoint.* or another precision$"):
             train(recipe, tmp_path)
         return
     assert train(recipe, tmp_path).finished

@@ -206,10 +206,12 @@ class Training:
         """
         found = load_checkpoint(self.folder.checkpoints)
         rate = self.state.rate / 2
-        if self.recipe.budget.on_nan == "stop" or found is None or rate < LOWEST_RATE:
+        stops = self.recipe.budget.on_nan == "stop"
+        if stops or found is None or rate < LOWEST_RATE:
+            other = "another precision, or --on-nan rewind" if stops else "or another precision"
             raise FloatingPointError(
                 f"{error}; last good checkpoint: {found[0] if found else 'none yet'}; try a lower learning rate, a "
-                "smaller --clip, another precision, or --on-nan rewind"
+                f"smaller --clip, {other}"
             ) from None
         self.state.load_state_dict(found[1])
         self.state.rate = rate
