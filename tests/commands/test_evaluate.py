@@ -82,7 +82,7 @@ def test_a_new_test_set_needs_no_training_images_nor_all_classes(run, data, caps
     assert found["images"] == 5
     assert found["models"][str(run)]["top1"] == 0  # it calls everything dark
     assert found["by_class"][str(run)]["values"]["light"] == 0
-    assert "no image is of 1 of the 2 classes: dark" in captured.err
+    assert "no image to measure on is of 1 of the 2 classes: dark" in captured.err
     (light.parent / "dim").mkdir()
     assert "no classes of the training images: dim" in mistake(
         ["evaluate", str(run), "--val-data", str(light.parent)], capsys

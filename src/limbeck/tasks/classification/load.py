@@ -47,9 +47,7 @@ def load_images(
     train, val = load_parts(Path(data), val_data, split, find, lambda images: split_off(images, 0.1, seed))
     if len(train.classes) < 2:
         raise ValueError(f"{data} has one class only ({train.classes[0]}); a classifier needs two")
-    absent = absent_of(val.classes, set(val.labels))
-    val.notes.extend([f"{val_data or data}: no image to measure on is of {absent}"] * bool(absent))
-    return train, val
+    return train, _telling(val, val_data or data)
 
 
 def load_val_images(
@@ -67,7 +65,15 @@ def load_val_images(
             raise ValueError(f"{data} has validation images alone; leave out --split")
         return embedded[1]
     find = partial(find_sources, on_bad=on_bad)
-    return load_held_out(Path(data), val_data, split, find, lambda images: split_off(images, 0.1, seed), classes)
+    val = load_held_out(Path(data), val_data, split, find, lambda images: split_off(images, 0.1, seed), classes)
+    return _telling(val, val_data or data)
+
+
+def _telling(val: Images, place: Path | str) -> Images:
+    """Images to measure on, whose notes tell of which classes none is."""
+    absent = absent_of(val.classes, set(val.labels))
+    val.notes.extend([f"{place}: no image to measure on is of {absent}"] * bool(absent))
+    return val
 
 
 def find_sources(place: Path, on_bad: OnBadData) -> Mapping[Part, Source[Images]]:

@@ -42,10 +42,7 @@ def load_objects(
     """
     find = partial(find_sources, on_bad=on_bad, outlines=outlines)
     train, val = load_parts(data, val_data, split, find, lambda objects: split_off(objects, 0.1, seed))
-    for purpose, objects, place in (("train", train, data), ("measure", val, val_data or data)):
-        absent = absent_of(objects.classes, {label for image in objects.images for label in image.labels.tolist()})
-        objects.notes.extend([f"{place}: no object to {purpose} on is of {absent}"] * bool(absent))
-    return check_some(train), check_some(val)
+    return _checked(train, data, "train"), _checked(val, val_data or data, "measure")
 
 
 def load_val_objects(
@@ -60,9 +57,15 @@ def load_val_objects(
 ) -> Objects:
     """The validation images alone, for a model of these classes; the rest as of ``load_objects``."""
     find = partial(find_sources, on_bad=on_bad, outlines=outlines)
-    return check_some(
-        load_held_out(data, val_data, split, find, lambda objects: split_off(objects, 0.1, seed), classes)
-    )
+    val = load_held_out(data, val_data, split, find, lambda objects: split_off(objects, 0.1, seed), classes)
+    return _checked(val, val_data or data, "measure")
+
+
+def _checked(objects: Objects, place: Path, purpose: str) -> Objects:
+    """Images of which one has an object; their notes tell of which classes none is."""
+    absent = absent_of(objects.classes, {label for image in objects.images for label in image.labels.tolist()})
+    objects.notes.extend([f"{place}: no object to {purpose} on is of {absent}"] * bool(absent))
+    return check_some(objects)
 
 
 def find_sources(data: Path, on_bad: OnBadData, outlines: bool) -> Mapping[Part, Source[Objects]]:
