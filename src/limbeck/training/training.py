@@ -208,10 +208,9 @@ class Training:
         rate = self.state.rate / 2
         stops = self.recipe.budget.on_nan == "stop"
         if stops or found is None or rate < LOWEST_RATE:
-            other = "another precision, or --on-nan rewind" if stops else "or another precision"
             raise FloatingPointError(
                 f"{error}; last good checkpoint: {found[0] if found else 'none yet'}; try a lower learning rate, a "
-                f"smaller --clip, {other}"
+                f"smaller --clip, {'another precision, or --on-nan rewind' if stops else 'or another precision'}"
             ) from None
         self.state.load_state_dict(found[1])
         self.state.rate = rate
