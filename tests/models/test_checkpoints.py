@@ -140,10 +140,27 @@ def test_a_prefix_without_which_the_names_would_fit_is_named(tmp_path):
         load_weights(nn.Linear(2, 3), path)
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "net"])
+def test_tensors_are_found_where_trainings_keep_them(key, tmp_path):
+    state = nn.Linear(2, 3).state_dict()
+    torch.save({key: state, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "weights.pth")
+    model = nn.Linear(2, 3)
+    load_weights(model, str(tmp_path / "weights.pth"))
+    assert torch.equal(model.weight, state["weight"])
+
+
+@pytest.mark.parametrize("average", ["state_dict_ema", "model_ema", "ema"])
+def test_weights_beside_their_average_are_refused(average, tmp_path):
+    state = nn.Linear(2, 3).state_dict()
+    torch.save({"model": state, average: state, "epoch": 3}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=rf"weights.pth holds several models, model, {average}: load it, and save"):
+        load_weights(nn.Linear(2, 3), str(tmp_path / "weights.pth"))
+
+
 def test_what_a_file_holds_instead_of_a_state_dict_is_named(tmp_path):
     path = tmp_path / "weights.pth"
-    torch.save({"net": nn.Linear(2, 3).state_dict(), "epoch": 3}, path)
-    with pytest.raises(ValueError, match=r"weights.pth holds no state_dict.*under 'net', 'epoch'; save what"):
+    torch.save({"network": nn.Linear(2, 3).state_dict(), "epoch": 3}, path)
+    with pytest.raises(ValueError, match=r"weights.pth holds no state_dict.*under 'network', 'epoch'; save what"):
         load_weights(nn.Linear(2, 3), str(path))
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match=r"weights.pth holds a list, no state_dict"):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from limbeck.models.distilled import DISTILLATION_HEAD
 
 WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")  # before names of tensors: of torch.compile, of data parallelism
+HOLDERS = ("state_dict", "model_state_dict", "model", "net")  # under which files of trainings have the tensors
 ARCHIVE, MAGIC = b"PK", b"l\xfc\x9cF\xf9 j\xa8P\x19"  # with which torch.save begins, and before torch 1.6
 
 
@@ -153,8 +154,19 @@ def _loaded(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read as a torch file: {error or type(error).__name__}") from None
 
 
+def _is_model(key: Any, value: Any) -> bool:
+    """Whether a checkpoint has tensors of a model under this key, perhaps an average of them over the steps."""
+    names = {*HOLDERS, *(f"{name}_ema" for name in HOLDERS), *(f"ema_{name}" for name in HOLDERS), "ema"}
+    return key in names and isinstance(value, dict) and any(isinstance(each, Tensor) for each in value.values())
+
+
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
-    for key in ("state_dict", "model"):
+    if isinstance(loaded, dict) and (sets := [key for key, value in loaded.items() if _is_model(key, value)])[1:]:
+        raise ValueError(
+            f"{path} holds several models, {', '.join(sets)}: load it, and save the one that is meant alone, such as "
+            f"torch.save(loaded[{sets[-1]!r}], FILE)"
+        )
+    for key in HOLDERS:
         loaded = loaded.get(key, loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(loaded, dict):
         raise ValueError(f"{path} holds a {type(loaded).__name__}, no state_dict, which maps names to tensors")
