@@ -67,10 +67,17 @@ def test_a_link_to_an_image_that_is_gone_is_told(folder):
     assert "left out 1 unreadable images, the first: " in train.notes[0]
 
 
+def test_a_jpeg_as_browsers_on_windows_save_it_is_an_image(folder):
+    paint(folder / "train" / "cat" / "9.jfif")
+    train, _ = load_images(str(folder))
+    assert len(train) == 9
+    assert train.read(4).shape[0] == 3
+
+
 def test_files_that_are_no_images_are_counted(folder):
-    for name in ("notes.txt", "a.jfif", "b.jfif"):
+    for name in ("notes.txt", "a.avif", "b.avif"):
         (folder / "train" / "cat" / name).write_text("")
-    told = f"{folder / 'train'}: left out 3 files that are no images by their ending (.jfif, .txt)"
+    told = f"{folder / 'train'}: left out 3 files that are no images by their ending (.avif, .txt)"
     assert load_images(str(folder))[0].notes == [told]
 
 
