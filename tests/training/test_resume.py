@@ -14,6 +14,7 @@ from limbeck.models.run_folder import RunFolder
 from limbeck.tasks.classification import recipe as classification
 from limbeck.tasks.classification.recipe import Data
 from limbeck.training.checkpoint import save_checkpoint
+from limbeck.training.loaders import handed_over, telling_of_workers
 from limbeck.training.lock import held
 from limbeck.training.loop import train
 from limbeck.training.options import RunOptions
@@ -273,7 +274,7 @@ class Broken(torch.utils.data.Dataset):
         return len(self.data)
 
     def __getitem__(self, key):
-        if key[1] == 70:
+        if (key[1] if isinstance(key, tuple) else key) == 70:
             self.harm()
         return self.data[key]
 
@@ -293,10 +294,25 @@ def test_a_bad_image_met_by_a_worker_is_told_in_its_own_words(tmp_path):
         train(dataclasses.replace(recipe, train_data=Broken(recipe.train_data, unreadable)), tmp_path)
 
 
-def test_a_killed_worker_is_told_in_a_sentence(tmp_path):
+# By torch, which opens files to see whether there are enough, and is told of the killed process while it does.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("part", ["train_data", "val_data"])
+def test_a_killed_worker_is_told_in_a_sentence(part, tmp_path):
     recipe = alone(workers=1)
     with pytest.raises(ChildProcessError, match=r"a loader process was killed .*fewer --workers"):
-        train(dataclasses.replace(recipe, train_data=Broken(recipe.train_data, killed)), tmp_path)
+        train(dataclasses.replace(recipe, **{part: Broken(getattr(recipe, part), killed)}), tmp_path)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_killed_while_it_hands_a_batch_over_is_told_as_others(error):
+    def broken():
+        yield "a batch"
+        raise error
+
+    loader = handed_over(broken())
+    assert next(loader) == "a batch"
+    with pytest.raises(ChildProcessError, match="a loader process was killed"), telling_of_workers():
+        next(loader)
 
 
 def test_training_ends_when_patience_does(tmp_path, monkeypatch):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from traceback import clear_frames
 from typing import Any
 
@@ -46,23 +47,22 @@ class Loaders:
         """The micro-batches, not yet on the device, of each step that is left in an epoch when ``step`` are done."""
         done = step - epoch * self.steps_per_epoch
         self.display.epoch(epoch, self.recipe.budget.epochs)
-        loader = iter(self._train_loader(epoch, done))
+        loader = handed_over(self._train_loader(epoch, done))
         for _ in range(done, min(self.steps_per_epoch, self.total_steps - epoch * self.steps_per_epoch)):
             asked = time.perf_counter()
-            batches = [whole(next_of(loader)) for _ in range(self.recipe.budget.accumulate)]
+            batches = [next(loader) for _ in range(self.recipe.budget.accumulate)]
             self.display.loaded(self.recipe.budget.batch_size, time.perf_counter() - asked)
             yield batches
             self.display.step()
 
     def first(self) -> Iterator[Any]:
         """The micro-batches of the first epoch, not yet on the device and not counted as steps."""
-        loader = iter(self._train_loader(0))
-        return (whole(next_of(loader)) for _ in range(self.steps_per_epoch * self.recipe.budget.accumulate))
+        return islice(handed_over(self._train_loader(0)), self.steps_per_epoch * self.recipe.budget.accumulate)
 
     def validation(self, purpose: str) -> Iterator[Any]:
         """The validation batches, while the display shows how far they are."""
-        shown = self.display.track(self._val_loader, purpose, len(self._val_loader))
-        return (send_to_device(whole(batch), self.accelerator.device) for batch in shown)
+        shown = self.display.track(handed_over(self._val_loader), purpose, len(self._val_loader))
+        return (send_to_device(batch, self.accelerator.device) for batch in shown)
 
     def some_validation(self, count: int) -> list[Any]:
         """So many batches of one validation image, spread over all of them; fewer where there are fewer."""
@@ -137,19 +137,19 @@ class Collate:
         return failures[0] if failures else self.collate(samples)
 
 
-def whole(batch: Any) -> Any:
-    """A batch; the error of one with a sample that could not be made is raised."""
-    if isinstance(batch, Failure):
-        raise batch.error
-    return batch
-
-
-def next_of(loader: Iterator[Any]) -> Any:
+def handed_over(loader: Iterable[Any]) -> Iterator[Any]:
+    """The batches of a loader; the error of one with a sample that could not be made is raised."""
     try:
-        return next(loader)
+        for batch in loader:
+            if isinstance(batch, Failure):
+                break
+            yield batch
+        else:
+            return
     except (ConnectionError, EOFError) as error:  # a worker was killed while it handed a batch over
         time.sleep(1)  # in which torch learns of it, and raises
         raise RuntimeError("DataLoader worker was killed") from error
+    raise batch.error
 
 
 @contextmanager
