@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from limbeck.commands.help_alone import asks_for_help_alone, without_torch
+from limbeck.commands.light_imports import without_collecting
 
 OVERVIEW = """\
 limbeck makes a small vision model learn from a big one.
@@ -113,13 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _command(name: str) -> Callable[[list[str]], None]:
-    """Import a command; what torch makes meanwhile is no garbage, and looking for some takes a fifth of the time."""
     module, _, function = COMMANDS[name].partition(":")
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with without_collecting():
         command: Callable[[list[str]], None] = getattr(import_module(f"limbeck.commands.{module}"), function)
-    finally:
-        if collects:
-            gc.enable()
     return command

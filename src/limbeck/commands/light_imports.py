@@ -1,13 +1,28 @@
-"""torchvision and timm without torch's compiler, for commands that only look at a model."""
+"""What makes imports take less time: torchvision and timm without torch's compiler, and no look for garbage."""
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 COMPILER, UTILS = "torch._dynamo", "torch._dynamo.utils"
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """What is imported is no garbage, and looking for some among what torch makes takes a fifth of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def import_without_compiler() -> None:
@@ -21,8 +36,9 @@ def import_without_compiler() -> None:
         sys.modules[COMPILER] = _StandIn(COMPILER, disable=lambda function, *_args, **_options: function)
         sys.modules[UTILS] = _StandIn(UTILS, is_compile_supported=_is_compile_supported)
     try:
-        for name in ("torchvision", "torchvision.tv_tensors", "timm"):
-            import_module(name)
+        with without_collecting():
+            for name in ("torchvision", "torchvision.tv_tensors", "timm"):
+                import_module(name)
     finally:
         _remove()
 
