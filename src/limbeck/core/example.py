@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from limbeck.core.modules import Example
+from limbeck.core.recorder import versions_of
 
 
 @contextmanager
@@ -72,8 +72,8 @@ def _check_arguments(example: Example, role: str, model: nn.Module, own: str, re
 
 def _versions(example: Example) -> list[int]:
     """How often its tensors were changed in place."""
-    leaves = tree_leaves(example if isinstance(example, Tensor | tuple | list) else dict(example))
-    return [leaf._version for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_inference()]
+    given = example if isinstance(example, Tensor | tuple | list) else dict(example)
+    return [version for _, version in versions_of(given)]
 
 
 def _on(model: nn.Module) -> str:

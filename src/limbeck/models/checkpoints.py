@@ -15,10 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from limbeck.data.problems import first_few
 from limbeck.models.distilled import DISTILLATION_HEAD
 
 WRAPPERS = re.compile(r"^(_orig_mod\.|module\.)+")  # before names of tensors: of torch.compile, of data parallelism
 HOLDERS = ("state_dict", "model_state_dict", "model", "net")  # under which files of trainings have the tensors
+AVERAGES = ("ema", *(form.format(name) for name in HOLDERS for form in ("{}_ema", "ema_{}")))  # over the steps
 ARCHIVE, MAGIC = b"PK", b"l\xfc\x9cF\xf9 j\xa8P\x19"  # with which torch.save begins, and before torch 1.6
 
 
@@ -109,7 +111,7 @@ def published(name: str) -> dict[str, Tensor]:
 
 
 def _some(names: list[str]) -> str:
-    return f"{len(names)} tensors" + (f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else "")
+    return f"{len(names)} tensors" + (f" ({first_few(names)})" if names else "")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -155,9 +157,9 @@ def _loaded(path: Path) -> Any:
 
 
 def _is_model(key: Any, value: Any) -> bool:
-    """Whether a checkpoint has tensors of a model under this key, perhaps an average of them over the steps."""
-    names = {*HOLDERS, *(f"{name}_ema" for name in HOLDERS), *(f"ema_{name}" for name in HOLDERS), "ema"}
-    return key in names and isinstance(value, dict) and any(isinstance(each, Tensor) for each in value.values())
+    """Whether a checkpoint has tensors of a model under this key."""
+    is_called_so = key in (*HOLDERS, *AVERAGES)
+    return is_called_so and isinstance(value, dict) and any(isinstance(each, Tensor) for each in value.values())
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:

@@ -84,8 +84,8 @@ def read_folder(folder: Path, classes: list[str] | None = None, *, on_bad: OnBad
     beside = sum(path.suffix.lower() in EXTENSIONS for path in folder.iterdir())
     notes += [f"{folder}: {beside} images lie in no class folder, and are left out"] * bool(beside)
     images = sound(Images(items, labels, known, notes, f"in the class folders of {folder}", on_bad), folder)
-    if empty := [name for name in named if known.index(name) not in images.labels]:
-        raise ValueError(f"class folder {folder / empty[0]} holds no readable image; fill or remove it")
+    if empty := sorted({known.index(name) for name in named} - set(images.labels)):
+        raise ValueError(f"class folder {folder / known[empty[0]]} holds no readable image; fill or remove it")
     return images
 
 
